@@ -1,0 +1,21 @@
+"""rlft: reinforcement-learning fine-tuning of language models on unmodified TRL trainers.
+
+Importing `rlft` imports no torch: public names load their module when first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "SHEARConfig": "rlft.trainers.shear",
+    "SHEARTrainer": "rlft.trainers.shear",
+}
+__all__ = ["SHEARConfig", "SHEARTrainer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rlft' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

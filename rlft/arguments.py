@@ -1,0 +1,40 @@
+"""What a recipe needs beyond TRL's own configuration: data columns, rewards, evaluation. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RecipeArguments:
+    """Arguments shared by the recipes that train with rewards.
+
+    Attributes:
+        reward_funcs: reward specs: `name`, `package.module:attr` or `path/to/file.py:attr`.
+        eval_metric: task metric of the held-out evaluation, by spec.
+        eval_rows: held-out rows.
+        prompt_column: dataset column with the prompt.
+        answer_column: dataset column with the gold answer; rewards see it as `answer`.
+        system_prompt: if given, prompts become conversations that open with it.
+        torch_threads: CPU threads of torch; tiny models are fastest, and safest, with one.
+        smoke: shorten the run to a few steps.
+    """
+
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["exact_match"],
+        metadata={"help": "Rewards: a ready-made name, package.module:attr or path/to/file.py:attr; several add up."},
+    )
+    eval_metric: str = field(
+        default="answer_match",
+        metadata={"help": "Task metric of the held-out evaluation: answer_match, a reward name, or a spec."},
+    )
+    eval_rows: int = field(default=512, metadata={"help": "Held-out rows evaluated before and after; 0 for none."})
+    prompt_column: str = field(default="prompt", metadata={"help": "Dataset column with the prompt."})
+    answer_column: str = field(
+        default="answer", metadata={"help": "Dataset column with the gold answer; rewards see it as `answer`."}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "Turns prompts into conversations that open with this text."}
+    )
+    torch_threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
+    )
+    smoke: bool = field(default=False, metadata={"help": "A few steps only: does everything work here?"})

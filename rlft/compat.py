@@ -1,0 +1,182 @@
+"""The only place that touches TRL's private names. Its seams are checked when it is imported.
+
+TRL (1.15 to 1.16) has no public way to change advantages token by token, yet its loss accepts advantages of shape
+(B, T) "to support subclasses". Two private methods with a long stable history carry everything:
+
+* `_generate_and_score_completions(inputs) -> dict`: rollouts, rewards and advantages of one generation batch;
+* `_get_per_token_logps_and_entropies(...)`: every scoring forward, passed through unopened.
+
+`AnnotatingGRPOTrainer` gives them public names. The loss itself is never overridden nor copied.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import trl
+from torch import Tensor, nn
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+Rollouts = dict[str, Any]
+
+_SEAMS: Mapping[str, tuple[str, ...]] = {
+    "_generate_and_score_completions": ("inputs",),
+    "_get_per_token_logps_and_entropies": (
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "compute_entropy",
+    ),
+    "_compute_loss": ("model", "inputs"),
+}
+
+
+def check_seams() -> None:
+    """Verify that the private methods still exist with the arguments they are called by.
+
+    Raises:
+        ImportError: naming the seam that moved and the TRL version found.
+    """
+    for name, arguments in _SEAMS.items():
+        method = getattr(GRPOTrainer, name, None)
+        found = tuple(inspect.signature(method).parameters) if method else ()
+        missing = [argument for argument in arguments if argument not in found]
+        if method is None or missing:
+            raise ImportError(
+                f"TRL {trl.__version__}: GRPOTrainer.{name} {'lacks ' + ', '.join(missing) if method else 'is gone'}; "
+                "rlft knows TRL 1.15 to 1.16: pip install 'trl>=1.15,<1.17'."
+            )
+
+
+class AnnotatingGRPOTrainer(GRPOTrainer):
+    """A `GRPOTrainer` whose rollouts can be annotated before the loss sees them, and nothing else changed."""
+
+    def annotate(self, inputs: list[dict[str, Any]], rollouts: Rollouts) -> Rollouts:
+        """Edit one generation batch in place and return it; called after rewards and advantages are known."""
+        return rollouts
+
+    def generation_stage(self) -> AbstractContextManager[Any]:
+        """Open around the whole generation of a batch, rewards included."""
+        return nullcontext()
+
+    def scoring_forward(self) -> AbstractContextManager[Any]:
+        """Open around every scoring forward, in the generation stage and in the loss."""
+        return nullcontext()
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollouts:
+        with self.generation_stage():
+            rollouts = super()._generate_and_score_completions(inputs)
+        return self.annotate(inputs, rollouts)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        with self.scoring_forward():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+
+def refuse_own_loss(trainer_class: type[GRPOTrainer]) -> None:
+    """Refuse a trainer class whose loss is not TRL's `GRPOTrainer` loss.
+
+    Raises:
+        ValueError: e.g. for a class that also derives from `trl.experimental.gmpo.GMPOTrainer`, whose loss accepts
+            advantages of shape (B,) only.
+    """
+    owner = next(cls for cls in trainer_class.__mro__ if "_compute_loss" in vars(cls))
+    if owner is not GRPOTrainer:
+        raise ValueError(
+            f"{owner.__module__}.{owner.__name__} replaces the GRPO loss, and its loss takes one advantage per "
+            "completion, so token credit would be lost or misread; use the loss_type options of GRPOTrainer instead."
+        )
+
+
+def rewards_of(trainer: GRPOTrainer, rows: int) -> Tensor:
+    """Rewards of the batch just generated, by function, from TRL's own log.
+
+    Args:
+        trainer: the trainer, right after generation.
+        rows: N, completions of the batch over all processes.
+
+    Returns:
+        (N, F) fp32 on the CPU, NaN where a function returned None.
+    """
+    logged = trainer._logs["rewards"]
+    return torch.tensor([list(logged[name])[-rows:] for name in trainer.reward_func_names]).T
+
+
+def advantages_of(trainer: GRPOTrainer, rows: int) -> Tensor:
+    """Advantages (N,) of the batch just generated over all processes, fp32 on the CPU, as TRL computed them."""
+    return torch.tensor(list(trainer._logs["advantages"])[-rows:])
+
+
+def texts_of(trainer: GRPOTrainer, rows: int) -> tuple[list[Any], list[Any]]:
+    """Prompts and completions of the batch just generated over all processes, as TRL shows them to rewards."""
+    return list(trainer._logs["prompt"])[-rows:], list(trainer._logs["completion"])[-rows:]
+
+
+def log_metric(trainer: GRPOTrainer, name: str, value: float) -> None:
+    """Add one value to the training metric `name`; TRL averages and logs it with its own."""
+    trainer._metrics["train"][name].append(value)
+
+
+def token_entropies(trainer: GRPOTrainer, rollouts: Rollouts) -> Tensor:
+    """Entropy (B, T), in nats at the sampling temperature, of the distribution each completion token came from."""
+    ids_BS, mask_BS = _prompt_and_completion(rollouts)
+    with torch.no_grad():
+        _, entropies, *_ = trainer._get_per_token_logps_and_entropies(
+            trainer.model,
+            ids_BS,
+            mask_BS,
+            rollouts["completion_ids"].size(1),
+            batch_size=trainer.args.per_device_train_batch_size,
+            compute_entropy=True,
+        )
+    return entropies
+
+
+def policy_forward(trainer: GRPOTrainer, rollouts: Rollouts) -> None:
+    """Run the policy over the batch without gradients, in TRL's micro-batches, for whoever hooked into it.
+
+    The call goes through the wrapped model (DDP, FSDP and ZeRO gather weights there); only the last position's logits
+    are made.
+    """
+    model, was_training = trainer.model_wrapped, trainer.model.training
+    model.eval()
+    try:
+        with torch.no_grad(), trainer.accelerator.autocast():
+            for ids, mask in zip(
+                *(
+                    tensor.split(trainer.args.per_device_train_batch_size)
+                    for tensor in _prompt_and_completion(rollouts)
+                ),
+                strict=True,
+            ):
+                model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
+    finally:
+        model.train(was_training)
+
+
+def _prompt_and_completion(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+    """Input ids and attention mask, both (B, S), as TRL scores them."""
+    ids = torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], 1)
+    return ids, torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], 1)
+
+
+@contextmanager
+def generation_model(trainer: Any) -> Iterator[nn.Module]:
+    """The policy, unwrapped and gathered, in evaluation mode, ready for `generate`."""
+    was_training = trainer.model.training
+    trainer.model.eval()
+    try:
+        with (
+            torch.no_grad(),
+            unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
+        ):
+            yield model
+    finally:
+        trainer.model.train(was_training)
+
+
+check_seams()

@@ -1,0 +1,155 @@
+"""From a recipe's YAML file and flags to dataclasses: flags win, unknown keys are refused with the nearest known one.
+
+`--help` is answered from dataclasses that import no torch; only `--help_all`, and a run, load TRL.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlft.arguments import RecipeArguments
+from rlft.assets import shipped
+from rlft.credit.options import CreditOptions
+
+COMMON = {
+    "model_name_or_path": "Model folder or Hub id; tiny/addition is the embedded one.",
+    "dataset_name": "Dataset folder or Hub id; tiny/addition is the embedded one.",
+    "output_dir": "Run folder: configuration, record, adapter, curve.",
+    "max_steps": "Optimiser steps.",
+    "learning_rate": "Peak learning rate.",
+    "num_generations": "Completions sampled per prompt (the group).",
+    "per_device_train_batch_size": "Completions per process in one forward and backward.",
+    "gradient_accumulation_steps": "Micro-batches per optimiser step.",
+    "max_completion_length": "Longest completion, in tokens.",
+    "use_peft": "Train a LoRA adapter (lora_r, lora_alpha, lora_target_modules, ...).",
+    "use_vllm": "Sample with vLLM (extra `vllm`).",
+    "resume_from_checkpoint": "Go on from a checkpoint of the same run.",
+    "report_to": "Trackers: none, trackio, wandb, tensorboard.",
+    "seed": "Seed of everything.",
+}
+
+
+class ConfigurationError(SystemExit):
+    """Arguments or a YAML file that cannot be used: ends the program with its message and exit code 1."""
+
+    def __init__(self, message: str):
+        super().__init__(f"error: {message}")
+
+
+def parse_recipe(
+    recipe: str,
+    dataclasses: Callable[[], Sequence[type]],
+    *,
+    description: str,
+    argv: Sequence[str] | None = None,
+    default: str = "tiny",
+) -> tuple[Any, ...]:
+    """Parse a recipe's arguments.
+
+    Args:
+        recipe: name of the recipe; its settings are `recipes/configs/<recipe>/*.yaml`.
+        dataclasses: gives the dataclass types to fill, called only when torch may be imported.
+        description: text at the top of `--help`.
+        argv: arguments; the command line if None.
+        default: setting used without `--config`.
+
+    Returns:
+        One filled instance for each dataclass.
+
+    Raises:
+        ConfigurationError: on an unknown setting, key or flag, or a value that a dataclass refuses.
+        SystemExit: code 0, after help.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in arguments or "--help" in arguments:
+        print(_help(recipe, description, default))  # noqa: T201
+        raise SystemExit(0)
+    path = _setting(recipe, _take(arguments, "--config") or default)
+    content = _read(path)
+    os.environ.update({key: str(value) for key, value in content.get("env", {}).items()})
+
+    from trl import TrlParser  # after the environment is set: Hub libraries read it when imported
+
+    types = list(dataclasses())
+    parser = TrlParser(types)
+    if "--help_all" in arguments:
+        parser.print_help()
+        raise SystemExit(0)
+    known = [f.name for each in types for f in fields(each)]
+    _refuse_unknown(map(str, content), [*known, "env"], f"{path}: unknown key")
+    try:
+        *parsed, rest = parser.parse_args_and_config(["--config", str(path), *arguments], return_remaining_strings=True)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(str(error)) from error
+    _refuse_unknown([word.lstrip("-") for word in rest], known, "unknown argument")
+    return tuple(parsed)
+
+
+def settings(recipe: str) -> dict[str, Path]:
+    """Shipped settings of a recipe by name."""
+    return {path.stem: path for path in sorted((shipped("recipes") / "configs" / recipe).glob("*.yaml"))}
+
+
+def _setting(recipe: str, name: str) -> Path:
+    found = settings(recipe)
+    path = found.get(name, Path(name))
+    if not path.is_file():
+        raise ConfigurationError(f"--config {name}: neither a file nor one of the settings {', '.join(found)}.")
+    return path
+
+
+def _take(arguments: list[str], flag: str) -> str | None:
+    """Remove `flag VALUE` or `flag=VALUE` from the arguments and give the value."""
+    for i, word in enumerate(arguments):
+        if word == flag:
+            if i + 1 == len(arguments):
+                raise ConfigurationError(f"{flag} needs a value.")
+            arguments.pop(i)
+            return arguments.pop(i)
+        if word.startswith(f"{flag}="):
+            return arguments.pop(i).partition("=")[2]
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} must hold `key: value` lines, found {type(content).__name__}.")
+    return content
+
+
+def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; --help_all lists all."
+            raise ConfigurationError(f"{what} {name!r}{hint}")
+
+
+def _help(recipe: str, description: str, default: str) -> str:
+    lines = [description.strip(), "", "Settings (--config NAME, or a YAML file; flags win over it):"]
+    lines += [f"  {name:<12} {_first_comment(path)}" for name, path in settings(recipe).items()]
+    lines += [f"Without --config: {default}.", "", "Recipe:"]
+    lines += [_option(f) for f in fields(RecipeArguments)]
+    lines += ["", "Token credit:", *[_option(f) for f in fields(CreditOptions)], "", "Most used TRL options:"]
+    lines += [f"  --{name:<28} {text}" for name, text in COMMON.items()]
+    return "\n".join([*lines, "", "--help_all lists every option of TRL's configuration too."])
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text().partition("\n")[0].lstrip("# ").strip()
+
+
+def _option(option: "Field[Any]") -> str:
+    default = option.default_factory() if option.default_factory is not MISSING else option.default
+    shown = " ".join(default) if isinstance(default, list) else default
+    return f"  --{option.name:<28} {option.metadata['help']} [{shown}]"

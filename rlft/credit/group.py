@@ -1,0 +1,96 @@
+"""The credit contract: what a credit function is given, and what it must give back.
+
+Shapes: G rollouts of one prompt; T_i model tokens of rollout i (prompt, padding and environment tokens are left out);
+H hidden width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one prompt.
+
+    Attributes:
+        completion_ids: G tensors (T_i,) of token ids.
+        rewards: (G,) total reward that TRL normalised, NaN where no reward function applied.
+        correct: (G,) bool, `rewards >= correct_threshold`.
+        advantages: (G,) TRL's advantages.
+        hidden: G tensors (T_i, H), the state *of* each token; only if the credit declares `needs = {"hidden"}`.
+        entropy: G tensors (T_i,), nats of the distribution each token was drawn from; only with `{"entropy"}`.
+        answer_start: G token indices at which the final answer begins (T_i where there is none); only when
+            `exclude_answer` is set.
+    """
+
+    completion_ids: Sequence[Tensor]
+    rewards: Tensor
+    correct: Tensor
+    advantages: Tensor
+    hidden: Sequence[Tensor] | None = None
+    entropy: Sequence[Tensor] | None = None
+    answer_start: Sequence[int] | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """T_i of each rollout."""
+        return [len(ids) for ids in self.completion_ids]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the group holds both correct and incorrect rollouts."""
+        return bool(self.correct.any()) and not bool(self.correct.all())
+
+
+Credit = Callable[[Group], Sequence[Tensor]]
+
+
+class CreditError(ValueError):
+    """A credit function gave weights that cannot be used."""
+
+
+def needs(credit: Credit) -> frozenset[str]:
+    """What a credit function wants in its `Group` beyond ids and rewards: its `needs` attribute, or nothing.
+
+    Raises:
+        CreditError: if it asks for something that does not exist.
+    """
+    wanted = frozenset(getattr(credit, "needs", ()))
+    unknown = wanted - {"hidden", "entropy"}
+    if unknown:
+        raise CreditError(f"credit {name_of(credit)} needs {sorted(unknown)}; known needs are 'hidden' and 'entropy'.")
+    return wanted
+
+
+def name_of(credit: Credit) -> str:
+    """Readable name of a credit function, for messages."""
+    return getattr(credit, "__name__", type(credit).__name__)
+
+
+def checked_weights(credit: Credit, group: Group) -> list[Tensor]:
+    """Call `credit` and verify its answer: one finite float tensor (T_i,) a rollout.
+
+    Args:
+        credit: the credit function.
+        group: G rollouts.
+
+    Returns:
+        G fp32 tensors (T_i,).
+
+    Raises:
+        CreditError: on a wrong count, a wrong shape or a non-finite weight, naming the rollout.
+    """
+    weights = list(credit(group))
+    name = name_of(credit)
+    if len(weights) != len(group.lengths):
+        raise CreditError(f"credit {name} gave {len(weights)} weight tensors for {len(group.lengths)} rollouts.")
+    for i, (weight_T, length) in enumerate(zip(weights, group.lengths, strict=True)):
+        if tuple(weight_T.shape) != (length,):
+            shape = tuple(weight_T.shape)
+            raise CreditError(f"credit {name}: rollout {i} has {length} tokens but its weights have shape {shape}.")
+        if not torch.isfinite(weight_T).all():
+            raise CreditError(f"credit {name}: rollout {i} has a weight that is not finite.")
+    return [weight_T.detach().to(torch.float32) for weight_T in weights]

@@ -1,0 +1,77 @@
+"""Tap the hidden states that enter the LM head, inside a forward that somebody else makes.
+
+The tap is a hook that exists only while it captures: gradient checkpointing re-runs layers in the backward pass,
+and several trainers may share one model, so a hook that stayed would collect states nobody asked for.
+Shapes: B rows, S prompt and completion positions, T completion positions, H hidden width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+
+
+class HiddenTap:
+    """Collects last-layer states from the forwards of one model.
+
+    Args:
+        model: a causal language model, PEFT-wrapped or not, unwrapped from DDP.
+        position: `post_norm` takes what the LM head reads, `pre_norm` what enters the final norm.
+
+    Raises:
+        ValueError: if `pre_norm` is asked of a backbone whose final norm has an unknown name.
+    """
+
+    def __init__(self, model: nn.Module, position: str = "post_norm"):
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.backbone: nn.Module = base.base_model  # type: ignore[assignment]
+        self.position = position
+        if position == "pre_norm":
+            self.norm = _final_norm(self.backbone)
+
+    @contextmanager
+    def capture(self) -> Iterator[list[Tensor]]:
+        """While open, every forward of the backbone appends its states (rows of that chunk, S, H) to the list."""
+        chunks: list[Tensor] = []
+        if self.position == "pre_norm":
+            handle = self.norm.register_forward_pre_hook(lambda module, args: chunks.append(args[0].detach()))
+        else:
+            handle = self.backbone.register_forward_hook(
+                lambda module, args, output: chunks.append(_last_hidden_state(output).detach())
+            )
+        try:
+            yield chunks
+        finally:
+            handle.remove()
+
+
+def completion_states(chunks: list[Tensor], completion_length: int) -> Tensor:
+    """States of the completion tokens themselves: position t has read token t.
+
+    Args:
+        chunks: what a capture collected, in the order of the rows.
+        completion_length: T; completions lie at the right end of every row.
+
+    Returns:
+        (B, T, H).
+    """
+    return torch.cat([chunk[:, -completion_length:] for chunk in chunks])
+
+
+def _last_hidden_state(output: Any) -> Tensor:
+    return output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+
+
+def _final_norm(backbone: nn.Module) -> nn.Module:
+    for name in FINAL_NORMS:
+        norm = getattr(backbone, name, None)
+        if isinstance(norm, nn.Module):
+            return norm
+    raise ValueError(
+        f"hidden='pre_norm': {type(backbone).__name__} has no final norm called {', '.join(FINAL_NORMS)}; "
+        "use --hidden post_norm."
+    )

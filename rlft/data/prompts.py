@@ -1,0 +1,114 @@
+"""Rows for reinforcement learning: a `prompt`, an `answer`, and whatever other columns the rewards read."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+from rlft.tiny.tasks import TASKS, TinyTask
+
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+TINY_TRAIN_ROWS = 16_000
+TINY_SEED, TINY_HELD_OUT_SEED = 11, 22
+
+
+class DataError(ValueError):
+    """A dataset that cannot be trained on."""
+
+
+def load_prompts(
+    name: str | None,
+    *,
+    config: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    prompt_column: str = "prompt",
+    answer_column: str = "answer",
+    system_prompt: str | None = None,
+    held_out: int = 512,
+) -> tuple[Dataset, Dataset]:
+    """Training rows and held-out rows.
+
+    Args:
+        name: an embedded task (`tiny/addition`), a `.jsonl`, `.json`, `.parquet` or `.csv` file, or a Hub id.
+        config: configuration name of the dataset.
+        train_split: split trained on.
+        test_split: split held out; where it does not exist, the last `held_out` training rows are held out instead.
+        prompt_column: column renamed to `prompt`.
+        answer_column: column renamed to `answer`, if present.
+        system_prompt: turns string prompts into conversations that open with this text.
+        held_out: held-out rows wanted.
+
+    Returns:
+        (training rows, at most `held_out` held-out rows); no row is in both.
+
+    Raises:
+        DataError: on a missing split or column, or an empty split.
+    """
+    splits = _load(name, config, held_out)
+    if train_split not in splits:
+        raise DataError(f"{name} has no split {train_split!r}, only {_list(splits)}; set --dataset_train_split.")
+    train = splits[train_split]
+    if test_split in splits and test_split != train_split:
+        test = splits[test_split].select(range(min(held_out, len(splits[test_split]))))
+    else:
+        cut = max(len(train) - held_out, 0)
+        train, test = train.select(range(cut)), train.select(range(cut, len(train)))
+    if not len(train):
+        raise DataError(
+            f"{name}: split {train_split!r} has {len(splits[train_split])} rows and {held_out} were held out, so none "
+            "is left to train on; lower --eval_rows, set --dataset_test_split, or give more data."
+        )
+    renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
+    if system_prompt is not None:
+        renamed = [split.map(_conversation, fn_kwargs={"system": system_prompt}) for split in renamed]
+    return renamed[0], renamed[1]
+
+
+def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
+    if name is None:
+        raise DataError("no dataset: set --dataset_name to tiny/addition, a file, or a Hub id.")
+    if name in TASKS:
+        return _tiny(TASKS[name], held_out)
+    suffix = Path(name).suffix
+    if suffix in FORMATS:
+        if not Path(name).is_file():
+            raise DataError(f"--dataset_name {name}: no such file.")
+        return load_dataset(FORMATS[suffix], data_files=name)
+    return load_dataset(name, config)
+
+
+def _tiny(task: TinyTask, held_out: int) -> DatasetDict:
+    test = list({row["prompt"]: row for row in task.rows(max(held_out, 1), TINY_HELD_OUT_SEED)}.values())
+    known = {row["prompt"] for row in test}
+    train = [row for row in task.rows(TINY_TRAIN_ROWS, TINY_SEED) if row["prompt"] not in known]
+    return DatasetDict(train=Dataset.from_list(train), test=Dataset.from_list(test))
+
+
+def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column: str) -> Dataset:
+    if prompt_column not in split.column_names:
+        near = difflib.get_close_matches(prompt_column, split.column_names, n=1)
+        hint = f" (is it {near[0]!r}?)" if near else ""
+        raise DataError(
+            f"{name} has no column {prompt_column!r}, only {_list(split.column_names)}{hint}; set --prompt_column."
+        )
+    if answer_column != "answer" and answer_column not in split.column_names:
+        raise DataError(
+            f"{name} has no column {answer_column!r}, only {_list(split.column_names)}; set --answer_column."
+        )
+    wanted = {"prompt": prompt_column, "answer": answer_column}
+    for target, source in wanted.items():
+        if source != target and source in split.column_names:
+            if target in split.column_names:
+                split = split.remove_columns(target)
+            split = split.rename_column(source, target)
+    return split
+
+
+def _conversation(row: dict[str, Any], system: str) -> dict[str, Any]:
+    return {"prompt": [{"role": "system", "content": system}, {"role": "user", "content": row["prompt"]}]}
+
+
+def _list(names: Any) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,142 @@
+"""Accuracy of the policy under training on held-out rows, sampled and greedy, on any number of processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, tqdm
+from transformers import GenerationConfig, TrainerCallback
+
+from rlft.compat import generation_model
+
+Row = dict[str, Any]
+Metric = Callable[..., Sequence[float]]
+
+
+def sample_completions(
+    trainer: Any, prompts: Sequence[Any], *, temperature: float, seed: int = 0, batch_size: int = 128
+) -> list[Any]:
+    """One completion a prompt from the trainer's current policy, with `transformers` generate.
+
+    Args:
+        trainer: a `GRPOTrainer`: model, tokenizer and `max_completion_length` are read.
+        prompts: strings, or conversations (then completions are conversations too).
+        temperature: 0 is greedy; otherwise plain sampling at this temperature.
+        seed: of the sampling; the training run's own random state is left as it was.
+        batch_size: prompts generated at once.
+
+    Returns:
+        Completions in the order of the prompts.
+    """
+    completions: list[Any] = []
+    with _own_random_state(seed), generation_model(trainer) as model:
+        for start in tqdm(range(0, len(prompts), batch_size), desc="evaluate", leave=False):
+            completions += _generate(trainer, model, prompts[start : start + batch_size], temperature)
+    return completions
+
+
+def evaluate_policy(
+    trainer: Any,
+    rows: Sequence[Row],
+    metric: Metric,
+    *,
+    temperature: float,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> float:
+    """Mean of `metric` over held-out rows.
+
+    Args:
+        trainer: a `GRPOTrainer`; every process must call this.
+        rows: held-out rows with `prompt` and the columns the metric reads.
+        metric: `f(completions, prompts, **columns) -> values`.
+        temperature: 0 is greedy.
+        seed: of the sampling.
+        batch_size: prompts generated at once on each process.
+
+    Returns:
+        The mean, the same on every process.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError("there are no held-out rows to evaluate on; raise --eval_rows or give an evaluation split.")
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    share = -(-len(rows) // world)  # the same number on every process: sharded models generate in step
+    mine = [(i % len(rows)) for i in range(rank * share, (rank + 1) * share)]
+    completions = sample_completions(
+        trainer,
+        [rows[i]["prompt"] for i in mine],
+        temperature=temperature,
+        seed=seed + rank,
+        batch_size=batch_size,
+    )
+    columns = {name: [rows[i][name] for i in mine] for name in rows[0] if name != "prompt"}
+    values = metric(completions=completions, prompts=[rows[i]["prompt"] for i in mine], **columns)
+    scored = dict(gather_object(list(zip(mine, map(float, values), strict=True))))
+    return sum(scored.values()) / len(scored)
+
+
+class BeforeAfter(TrainerCallback):
+    """Evaluates the policy when training begins and when it ends.
+
+    Args:
+        trainer: a `GRPOTrainer`.
+        rows: held-out rows.
+        metric: the task metric.
+
+    Attributes:
+        results: `{"before": {"sampled": ..., "greedy": ...}, "after": {...}}`, filled as they become known.
+    """
+
+    def __init__(self, trainer: Any, rows: Sequence[Row], metric: Metric):
+        self.trainer, self.rows, self.metric = trainer, rows, metric
+        self.results: dict[str, dict[str, float]] = {}
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Accuracy before the first step."""
+        self._evaluate("before")
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Accuracy after the last step."""
+        self._evaluate("after")
+
+    def _evaluate(self, when: str) -> None:
+        temperatures = {"sampled": self.trainer.args.temperature, "greedy": 0.0}
+        self.results[when] = {
+            how: evaluate_policy(self.trainer, self.rows, self.metric, temperature=temperature)
+            for how, temperature in temperatures.items()
+        }
+        self.trainer.log({f"accuracy/{when}_{how}": value for how, value in self.results[when].items()})
+
+
+def _generate(trainer: Any, model: Any, prompts: Sequence[Any], temperature: float) -> list[Any]:
+    tokenizer = trainer.processing_class
+    conversations = not isinstance(prompts[0], str)
+    render = {"tokenize": False, "add_generation_prompt": True}
+    texts = [tokenizer.apply_chat_template(prompt, **render) for prompt in prompts] if conversations else list(prompts)
+    inputs = tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not conversations
+    ).to(trainer.accelerator.device)
+    config = GenerationConfig(
+        max_new_tokens=trainer.args.max_completion_length,
+        do_sample=temperature > 0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
+    )
+    output = model.generate(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
+    )
+    texts = tokenizer.batch_decode(output[:, inputs["input_ids"].size(1) :], skip_special_tokens=True)
+    return [[{"role": "assistant", "content": text}] for text in texts] if conversations else texts
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

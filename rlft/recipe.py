@@ -1,0 +1,214 @@
+"""The two halves that recipes share around a trainer: `prepare` before a model is loaded, `train_and_report` after.
+
+`prepare` refuses what cannot work, claims the run folder, and finds plug-ins, data and the model. `train_and_report`
+trains with record, trust checks and held-out evaluation, saves, reloads what it saved, draws the curve and sums up.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+
+from rlft.arguments import RecipeArguments
+from rlft.configure import ConfigurationError
+from rlft.credit import load_credit
+from rlft.data.prompts import load_prompts
+from rlft.evaluate.metrics import METRICS
+from rlft.evaluate.policy import BeforeAfter
+from rlft.plugins import resolve
+from rlft.preflight import check_adapter_targets, check_batch
+from rlft.record.callback import RecordCallback
+from rlft.record.curve import draw_curve
+from rlft.record.folder import claim_output_dir, save_config
+from rlft.record.jsonl import read_jsonl
+from rlft.record.summary import summary_table
+from rlft.rewards import check_columns, load_rewards
+from rlft.rewards.loading import ready_made
+from rlft.tiny import tasks
+from rlft.trainers.trust import TrustCallback, check_adapter
+
+SMOKE = {"max_steps": 5, "warmup_steps": 1, "logging_steps": 1, "save_strategy": "no"}
+SMOKE_ROWS = 32
+
+
+@dataclass
+class Plan:
+    """What `prepare` found: everything a trainer and its evaluation are built from."""
+
+    model: str
+    model_init_kwargs: dict[str, Any]
+    peft_config: Any
+    reward_funcs: list[Callable[..., Any]]
+    train_rows: Dataset
+    held_out: Dataset
+    metric: Callable[..., Any]
+    configuration: dict[str, Any]
+    started: float
+
+
+def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any) -> Plan:
+    """Check everything that can be checked without a model, then find the model.
+
+    Args:
+        name: the recipe's name; a run without `--output_dir` goes to the first free `runs/<name>-<n>`.
+        recipe, data, model, training: the parsed arguments; `training` is a `GRPOConfig`, edited for `--smoke`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigurationError: whatever is wrong, in one message.
+    """
+    started = time.perf_counter()
+    if recipe.torch_threads:
+        torch.set_num_threads(recipe.torch_threads)
+    if recipe.smoke:
+        recipe = replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
+        model.model_name_or_path = tasks.SMOKE.get(model.model_name_or_path, model.model_name_or_path)
+        data.dataset_name = tasks.SMOKE.get(data.dataset_name, data.dataset_name)
+        for key, value in SMOKE.items():
+            setattr(training, key, value)
+    try:
+        return _prepare(name, recipe, data, model, training, started)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def train_and_report(trainer: Any, plan: Plan) -> None:
+    """Train, save, verify what was saved, and print where everything is.
+
+    Args:
+        trainer: a `GRPOTrainer` built from `plan`.
+        plan: from `prepare`.
+
+    Raises:
+        rlft.trainers.trust.TrustError: if training reached nothing, or the saved adapter is not the trained one.
+    """
+    args, folder = trainer.args, Path(trainer.args.output_dir)
+    if args.should_save:
+        save_config(folder, plan.configuration)
+    trust, accuracy = TrustCallback(), BeforeAfter(trainer, list(plan.held_out), plan.metric)
+    for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
+        trainer.add_callback(callback)
+    trained = time.perf_counter()
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    seconds = time.perf_counter() - trained
+    trainer.save_model(str(folder))
+    if not args.should_save:
+        return
+    probe = trainer.processing_class(str(plan.train_rows[0]["prompt"]), return_tensors="pt")["input_ids"]
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    difference = None if sharded else check_adapter(trainer.model, folder, probe.to(args.device))
+    results = accuracy.results
+    sampled = {when: values["sampled"] for when, values in results.items()}
+    curve = draw_curve(
+        read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=plan.model
+    )
+    rows = [
+        *[(f"held-out accuracy, {how}", _change(results, how)) for how in ("sampled", "greedy") if results],
+        ("seconds", f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in all"),
+        ("trainable parameters", f"{trust.report['trainable_parameters']:,}"),
+        ("distance from start (L2)", f"{trust.report.get('delta_norm', float('nan')):.4g}"),
+        (
+            "reloaded from disk",
+            "not checked (sharded)" if difference is None else f"log-probs differ by {difference:.1e}",
+        ),
+        ("curve", str(curve)),
+        ("record", str(folder / "record")),
+        ("adapter" if plan.peft_config else "model", str(folder)),
+    ]
+    print(f"\n{summary_table(rows)}\n\nLoad it:\n{_load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
+
+
+def _prepare(
+    name: str, recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
+) -> Plan:
+    rewards = load_rewards(recipe.reward_funcs)
+    metric = resolve(recipe.eval_metric, kind="metric", names=METRICS | ready_made())
+    if hasattr(training, "credit"):
+        load_credit(training.credit)
+    train_rows, held_out = load_prompts(
+        data.dataset_name,
+        config=data.dataset_config,
+        train_split=data.dataset_train_split,
+        test_split=data.dataset_test_split,
+        prompt_column=recipe.prompt_column,
+        answer_column=recipe.answer_column,
+        system_prompt=recipe.system_prompt,
+        held_out=recipe.eval_rows,
+    )
+    check_columns([*rewards, metric], train_rows.column_names)
+    table = check_batch(training, len(train_rows), training.world_size)
+    training.output_dir = _run_folder(name, training)
+    if training.process_index == 0:
+        print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
+    with training.main_process_first(desc="finding the model"):
+        path = _model_path(model.model_name_or_path, training.seed)
+    peft_config = get_peft_config(model)
+    if peft_config is not None:
+        check_adapter_targets(path, peft_config.target_modules, trust_remote_code=training.trust_remote_code)
+    return Plan(
+        model=path,
+        model_init_kwargs=_model_init_kwargs(model),
+        peft_config=peft_config,
+        reward_funcs=rewards,
+        train_rows=train_rows,
+        held_out=held_out if recipe.eval_rows else held_out.select([]),
+        metric=metric,
+        configuration={
+            "recipe": asdict(recipe),
+            "data": asdict(data),
+            "model": asdict(model),
+            "training": training.to_dict(),
+        },
+        started=started,
+    )
+
+
+def _run_folder(name: str, training: Any) -> str:
+    """The run folder, claimed by the main process and known to all."""
+    chosen = [training.output_dir]
+    if training.process_index == 0:
+        if chosen[0] in (None, "trainer_output"):
+            number = next(n for n in range(1, 1_000_000) if not Path(f"runs/{name}-{n}").exists())
+            chosen = [f"runs/{name}-{number}"]
+        claim_output_dir(chosen[0], resume=bool(training.resume_from_checkpoint))
+    if PartialState().num_processes > 1:
+        broadcast_object_list(chosen)
+    return str(chosen[0])
+
+
+def _model_path(name: str | None, seed: int) -> str:
+    if name is None:
+        raise ValueError("no model: set --model_name_or_path to tiny/addition, a folder, or a Hub id.")
+    return str(tasks.TASKS[name].start(seed)) if name in tasks.TASKS else name
+
+
+def _model_init_kwargs(model: ModelConfig) -> dict[str, Any]:
+    wanted = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        "quantization_config": get_quantization_config(model),
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _change(results: dict[str, dict[str, float]], how: str) -> str:
+    return f"{results['before'][how]:.3f} -> {results['after'][how]:.3f}"
+
+
+def _load_lines(folder: Path, adapter: bool) -> str:
+    library, auto = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+    return (
+        f"from {library} import {auto}; from transformers import AutoTokenizer\n"
+        f'model = {auto}.from_pretrained("{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+    )

@@ -1,0 +1,65 @@
+"""The child side of `per_sample`: load the function once, score one sample at a time, send back plain values only.
+
+An exception is turned into text here, because one that cannot be unpickled in the parent would break its pool.
+"""
+
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rlft.plugins import resolve
+from rlft.rewards.boundary import is_finite_number
+from rlft.rewards.outcomes import Outcome, Unparseable
+
+
+class Scored(NamedTuple):
+    """How one sample ended: its outcome, its score, and what went wrong."""
+
+    outcome: Outcome
+    score: float | None
+    detail: str = ""
+
+
+_loaded: Callable[..., Any] | None = None
+_load_failure = ""
+
+
+def load(spec: str) -> None:
+    """Pool initializer: find the function. A failure is kept for the first sample, where the parent can see it."""
+    global _loaded, _load_failure
+    # pebble's own SIGTERM handler runs in Python, so a child inside C code would outlive its deadline by seconds.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        found = resolve(spec, kind="per-sample reward")
+    except ValueError:
+        _load_failure = traceback.format_exc()
+    else:
+        # Used as a decorator, `per_sample` binds the name to the batch reward that it made of the function.
+        _loaded = getattr(found, "sample_fn", found)
+
+
+def score(arguments: dict[str, Any]) -> Scored:
+    """Score one sample.
+
+    Args:
+        arguments: Keyword arguments of the function.
+
+    Returns:
+        The sample's outcome.
+    """
+    if _loaded is None:
+        return Scored(Outcome.ERROR, None, _load_failure)
+    try:
+        value = _loaded(**arguments)
+    except Unparseable as error:
+        return Scored(Outcome.UNPARSEABLE, 0.0, str(error))
+    except BaseException:  # SystemExit and KeyboardInterrupt of the function are its errors too, and are reported
+        return Scored(Outcome.ERROR, None, traceback.format_exc())
+    if value is None:
+        return Scored(Outcome.SKIPPED, None)
+    if not is_finite_number(value):
+        return Scored(
+            Outcome.ERROR, None, f"returned {value!r:.120} ({type(value).__name__}), not a finite number or None"
+        )
+    return Scored(Outcome.OK if value > 0 else Outcome.WRONG, float(value))

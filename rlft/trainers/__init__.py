@@ -1,0 +1,1 @@
+"""One trainer per method, each an annotation of an unmodified TRL trainer."""
