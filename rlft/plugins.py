@@ -142,20 +142,22 @@ def _importable(folder: Path) -> None:
 
 def _attribute(module: ModuleType, attr: str, spec: str, kind: str) -> Callable[..., Any]:
     found: Any = module
+    place = getattr(module, "__file__", module.__name__)
     for part in attr.split("."):
         if not hasattr(found, part):
             public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-            raise PluginError(f"{kind} {spec!r}: {module.__file__} has no {attr!r}.{_near(attr, public)}")
+            raise PluginError(f"{kind} {spec!r}: {place} has no {attr!r}.{_near(attr, public)}")
         found = getattr(found, part)
     if not callable(found):
-        raise PluginError(f"{kind} {spec!r}: {attr!r} in {module.__file__} is a {type(found).__name__}, not callable.")
+        raise PluginError(f"{kind} {spec!r}: {attr!r} in {place} is a {type(found).__name__}, not callable.")
     return found
 
 
 def _bind(found: Callable[..., Any], settings: str, spec: str, kind: str) -> Callable[..., Any]:
     try:
         call = ast.parse(f"f({settings})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        simple = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args
+        if not isinstance(call, ast.Call) or not simple or any(k.arg is None for k in call.keywords):
             raise ValueError("only keyword arguments are allowed")
         keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:

@@ -76,7 +76,7 @@ class RolloutLog:
             return
         text = "".join(to_json(_as_record(row)) + "\n" for row in rows)
         with self.path.open("ab") as file:
-            file.write(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0))
+            file.write(gzip.compress(text.encode("ascii"), compresslevel=1, mtime=0))
             file.flush()
             os.fsync(file.fileno())
 

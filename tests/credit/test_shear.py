@@ -28,8 +28,7 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor], tolerance: float =
 def test_vector_computed_by_hand() -> None:
     """d = 1, w = 3, s = 2, one correct rollout against two: n_bar = 83/17."""
     hidden = [
-        torch.tensor(values)[:, None]
-        for values in ([1.0, 2, 3, 4, 5, 6], [1.0, 2, 3, 11, 12, 13], [1.0, 2, 3, 4, 10])
+        torch.tensor(values)[:, None] for values in ([1.0, 2, 3, 4, 5, 6], [1.0, 2, 3, 11, 12, 13], [1.0, 2, 3, 4, 10])
     ]
     expected = [[0, 0, 5 / 3, 5 / 3, 5 / 2, 5 / 2], [0, 0, 9 / 2, 9 / 2, 7, 7], [0, 0, 5 / 3, 5 / 3, 5 / 3]]
     weights = shear_weights(hidden, [True, False, False], window=3, stride=2)

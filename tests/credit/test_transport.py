@@ -19,9 +19,7 @@ def cloud(points: int, width: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("points", [1, 2, 5, 6])
 def test_equal_sizes_equal_the_best_permutation(points: int) -> None:
     cost = distances(cloud(points, 3, 0), cloud(points, 3, 1))
-    best = min(
-        np.mean([cost[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(points))
-    )
+    best = min(np.mean([cost[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(points)))
     assert transport_cost(cost) == pytest.approx(best, abs=1e-12)
 
 

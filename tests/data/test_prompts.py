@@ -1,0 +1,54 @@
+"""Rows for training: renamed, held out without overlap, refused with the knob that mends it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlft.data.prompts import DataError, load_prompts
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+QUESTIONS = [{"question": f"{i}+1=", "solution": str(i + 1), "level": "1"} for i in range(10)]
+
+
+def test_embedded_task_holds_out_what_it_does_not_train_on() -> None:
+    train, test = load_prompts("tiny/addition", held_out=64)
+    assert len(test) == 64
+    assert not set(train["prompt"]) & set(test["prompt"])
+    assert train.column_names == ["prompt", "answer"]
+
+
+def test_file_without_test_split_gives_its_last_rows_up(tmp_path: Path) -> None:
+    name = write(tmp_path / "q.jsonl", QUESTIONS)
+    train, test = load_prompts(name, prompt_column="question", answer_column="solution", held_out=3)
+    assert train["prompt"] == [f"{i}+1=" for i in range(7)]
+    assert test["answer"] == ["8", "9", "10"]
+    assert "level" in train.column_names
+
+
+def test_system_prompt_makes_conversations(tmp_path: Path) -> None:
+    name = write(tmp_path / "q.jsonl", QUESTIONS)
+    train, _ = load_prompts(name, prompt_column="question", system_prompt="Think.", held_out=3)
+    assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": None}, "--dataset_name"),
+        ({"name": "missing.jsonl"}, "no such file"),
+        ({"prompt_column": "questions"}, "is it 'question'.*--prompt_column"),
+        ({"prompt_column": "question", "answer_column": "gold"}, "no column 'gold'.*--answer_column"),
+        ({"prompt_column": "question", "held_out": 10}, "10 were held out.*--eval_rows"),
+        ({"prompt_column": "question", "train_split": "training"}, "no split 'training'.*--dataset_train_split"),
+    ],
+)
+def test_unusable_data_is_refused(options: dict, message: str, tmp_path: Path) -> None:
+    options = {"name": write(tmp_path / "q.jsonl", QUESTIONS), "held_out": 3} | options
+    with pytest.raises(DataError, match=message):
+        load_prompts(options.pop("name"), **options)

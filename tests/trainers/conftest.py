@@ -1,0 +1,63 @@
+"""A random tiny model on disk, and short GRPO runs on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from rlft.tiny.model import tiny_model
+from rlft.tiny.tokenizer import char_tokenizer
+
+PROMPTS = ["1+1=", "22+3=", "4+56=", "7+8="]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Qwen3 with its tokenizer."""
+    folder = tmp_path_factory.mktemp("random-model")
+    tokenizer = char_tokenizer()
+    tokenizer.save_pretrained(folder)
+    tiny_model(tokenizer, hidden=32, layers=2).save_pretrained(folder)
+    return folder
+
+
+def parity(completions: list[str], **_: Any) -> list[float]:
+    """A reward that a random model wins about half of the time."""
+    return [float(sum(map(ord, text)) % 2) for text in completions]
+
+
+@pytest.fixture
+def grpo_arguments(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Arguments of a short run on one CPU: 4 prompts x 4 completions a step."""
+
+    def arguments(**changes: Any) -> dict[str, Any]:
+        return {
+            "output_dir": str(tmp_path / "run"),
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 16,
+            "num_generations": 4,
+            "max_completion_length": 12,
+        } | changes
+
+    return arguments
+
+
+@pytest.fixture
+def prompts() -> Dataset:
+    return Dataset.from_list([{"prompt": prompt, "answer": "2"} for prompt in PROMPTS * 16])
