@@ -8,6 +8,8 @@ venv=$root/.venv
 ready=$venv/.rlft-ready
 unfinished=$venv/.rlft-unfinished
 lock=$root/.venv.lock
+compiled='import accelerate.commands.launch, matplotlib.pyplot, peft, transformers.models.qwen3.modeling_qwen3
+from trl import GRPOTrainer, ModelConfig, ScriptArguments, SFTTrainer, TrlParser'
 
 usage() {
   cat <<'EOF'
@@ -60,7 +62,7 @@ run() { # in the background, so that a signal to this script ends the installer 
   wait "$job"
 }
 
-# torch from the default index brings 2.5 GB of CUDA libraries on Linux; without an NVIDIA GPU the CPU build will do.
+# torch from the default index brings gigabytes of CUDA libraries on Linux; without an NVIDIA GPU the CPU build will do.
 cpu_torch() {
   local torch
   torch=$(grep '^torch==' constraints.txt)
@@ -69,7 +71,7 @@ cpu_torch() {
   run "$@" --no-deps --no-index "$torch" 2>/dev/null && return # a folder named by PIP_FIND_LINKS or UV_FIND_LINKS
   PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=15 UV_HTTP_RETRIES=1 UV_HTTP_TIMEOUT=15 \
     run "$@" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null && return
-  say "PyTorch's CPU index cannot be reached: the default index will serve torch, with CUDA libraries (about 2.5 GB)"
+  say "PyTorch's CPU index cannot be reached: the default index will serve torch, with gigabytes of CUDA libraries"
 }
 
 pip_settings_for_uv() {
@@ -81,7 +83,11 @@ pip_settings_for_uv() {
 install() { # install INSTALLER...: the pinned packages, and rlft itself so that edits take effect at once
   cpu_torch "$@"
   say "installing the packages of constraints.txt (about 250 MB besides torch)"
-  run "$@" -c constraints.txt -e '.[test]'
+  run "$@" -c constraints.txt -e '.[test]' || return
+  # Byte-code of what a run imports, a small part of it all. Without it, where PYTHONDONTWRITEBYTECODE is set as many
+  # container images do, every run would compile these modules again.
+  say 'compiling what a run imports'
+  PYTHONDONTWRITEBYTECODE='' run "$venv/bin/python" -c "$compiled"
 }
 
 with_uv() {
@@ -98,7 +104,6 @@ with_pip() {
     python=$(find_python) || exit
     run "$python" -m venv "$venv" || return
   fi
-  # Compiling every module of every package would cost more than all the modules that a run imports.
   install "$venv/bin/python" -m pip install -q --no-compile --disable-pip-version-check
 }
 

@@ -7,10 +7,12 @@
 ./launch.sh recipes/shear.py --reward_funcs my_rewards.py:score --dataset_name my_prompts.jsonl
 """
 
+from typing import Any
+
 from rlft.configure import parse_recipe
 
 
-def dataclasses() -> list[type]:
+def dataclasses() -> list[Any]:
     """What this recipe is configured by; imported late so that `--help` answers at once."""
     from trl import ModelConfig, ScriptArguments
 

@@ -39,6 +39,7 @@ def main():
         if event in refused:
             raise PermissionError(event)
     sys.addaudithook(hook)
+    bytes(32 * 2**20)  # a memory limit too low for anything to run must not look like a wrong solution
     os.write(channel, b"ready\\n")
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -124,7 +125,7 @@ def _passes(job: dict[str, Any], wall_seconds: float) -> bool:
             said, complaint = _available(child.stdout), _available(child.stderr)
     if not said.startswith(_READY):
         raise RuntimeError(
-            f"code: the child process did not start within {wall_seconds:g} s (exit code {child.returncode}): "
+            f"code: the child process could not start (exit code {child.returncode}, limit {wall_seconds:g} s): "
             f"{complaint.decode(errors='replace') or 'no message'}. Raise wall_seconds or memory_mb."
         )
     return said == _READY + secret.encode()

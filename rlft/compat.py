@@ -55,6 +55,11 @@ def check_seams() -> None:
 class AnnotatingGRPOTrainer(GRPOTrainer):
     """A `GRPOTrainer` whose rollouts can be annotated before the loss sees them, and nothing else changed."""
 
+    # TRL types these as optional, because its constructor fills them in; afterwards they are there.
+    model: Any
+    processing_class: Any
+    num_generations: int
+
     def annotate(self, inputs: list[dict[str, Any]], rollouts: Rollouts) -> Rollouts:
         """Edit one generation batch in place and return it; called after rewards and advantages are known."""
         return rollouts
@@ -92,7 +97,7 @@ def refuse_own_loss(trainer_class: type[GRPOTrainer]) -> None:
         )
 
 
-def rewards_of(trainer: GRPOTrainer, rows: int) -> Tensor:
+def rewards_of(trainer: Any, rows: int) -> Tensor:
     """Rewards of the batch just generated, by function, from TRL's own log.
 
     Args:
@@ -106,22 +111,22 @@ def rewards_of(trainer: GRPOTrainer, rows: int) -> Tensor:
     return torch.tensor([list(logged[name])[-rows:] for name in trainer.reward_func_names]).T
 
 
-def advantages_of(trainer: GRPOTrainer, rows: int) -> Tensor:
+def advantages_of(trainer: Any, rows: int) -> Tensor:
     """Advantages (N,) of the batch just generated over all processes, fp32 on the CPU, as TRL computed them."""
     return torch.tensor(list(trainer._logs["advantages"])[-rows:])
 
 
-def texts_of(trainer: GRPOTrainer, rows: int) -> tuple[list[Any], list[Any]]:
+def texts_of(trainer: Any, rows: int) -> tuple[list[Any], list[Any]]:
     """Prompts and completions of the batch just generated over all processes, as TRL shows them to rewards."""
     return list(trainer._logs["prompt"])[-rows:], list(trainer._logs["completion"])[-rows:]
 
 
-def log_metric(trainer: GRPOTrainer, name: str, value: float) -> None:
+def log_metric(trainer: Any, name: str, value: float) -> None:
     """Add one value to the training metric `name`; TRL averages and logs it with its own."""
     trainer._metrics["train"][name].append(value)
 
 
-def token_entropies(trainer: GRPOTrainer, rollouts: Rollouts) -> Tensor:
+def token_entropies(trainer: Any, rollouts: Rollouts) -> Tensor:
     """Entropy (B, T), in nats at the sampling temperature, of the distribution each completion token came from."""
     ids_BS, mask_BS = _prompt_and_completion(rollouts)
     with torch.no_grad():
@@ -136,7 +141,7 @@ def token_entropies(trainer: GRPOTrainer, rollouts: Rollouts) -> Tensor:
     return entropies
 
 
-def policy_forward(trainer: GRPOTrainer, rollouts: Rollouts) -> None:
+def policy_forward(trainer: Any, rollouts: Rollouts) -> None:
     """Run the policy over the batch without gradients, in TRL's micro-batches, for whoever hooked into it.
 
     The call goes through the wrapped model (DDP, FSDP and ZeRO gather weights there); only the last position's logits

@@ -44,7 +44,7 @@ class ConfigurationError(SystemExit):
 
 def parse_recipe(
     recipe: str,
-    dataclasses: Callable[[], Sequence[type]],
+    dataclasses: Callable[[], Sequence[Any]],
     *,
     description: str,
     argv: Sequence[str] | None = None,

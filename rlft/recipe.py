@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from transformers.trainer_utils import SaveStrategy
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
@@ -29,13 +30,12 @@ from rlft.record.curve import draw_curve
 from rlft.record.folder import claim_output_dir, save_config
 from rlft.record.jsonl import read_jsonl
 from rlft.record.summary import summary_table
-from rlft.rewards import check_columns, load_rewards
+from rlft.rewards import RewardError, check_columns, load_rewards
 from rlft.rewards.loading import ready_made
 from rlft.tiny import tasks
 from rlft.trainers.trust import TrustCallback, check_adapter
 
-SMOKE = {"max_steps": 5, "warmup_steps": 1, "logging_steps": 1, "save_strategy": "no"}
-SMOKE_ROWS = 32
+SMOKE_STEPS, SMOKE_ROWS = 5, 32
 
 
 @dataclass
@@ -71,13 +71,13 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
         torch.set_num_threads(recipe.torch_threads)
     if recipe.smoke:
         recipe = replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
-        model.model_name_or_path = tasks.SMOKE.get(model.model_name_or_path, model.model_name_or_path)
-        data.dataset_name = tasks.SMOKE.get(data.dataset_name, data.dataset_name)
-        for key, value in SMOKE.items():
-            setattr(training, key, value)
+        model.model_name_or_path = _shortened(model.model_name_or_path)
+        data.dataset_name = _shortened(data.dataset_name)
+        training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
+        training.warmup_steps, training.logging_steps, training.save_strategy = 0, 1, SaveStrategy.NO
     try:
         return _prepare(name, recipe, data, model, training, started)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RewardError) as error:
         raise ConfigurationError(str(error)) from error
 
 
@@ -151,7 +151,7 @@ def _prepare(
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
     with training.main_process_first(desc="finding the model"):
         path = _model_path(model.model_name_or_path, training.seed)
-    peft_config = get_peft_config(model)
+    peft_config: Any = get_peft_config(model)
     if peft_config is not None:
         check_adapter_targets(path, peft_config.target_modules, trust_remote_code=training.trust_remote_code)
     return Plan(
@@ -183,6 +183,10 @@ def _run_folder(name: str, training: Any) -> str:
     if PartialState().num_processes > 1:
         broadcast_object_list(chosen)
     return str(chosen[0])
+
+
+def _shortened(name: str | None) -> str | None:
+    return tasks.SMOKE.get(name, name) if name else name
 
 
 def _model_path(name: str | None, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""The seam contract: what rlft relies on in TRL's private methods. Run it against every TRL version before admitting it."""
+"""The seam contract: what rlft relies on in TRL's private methods. A new TRL version is admitted once this passes."""
 
 import inspect
 

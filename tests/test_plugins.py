@@ -66,7 +66,7 @@ def test_settings_are_bound(plugin):
     assert find(f"{plugin}:double(times=(1, 2))")(2) == (1, 2, 1, 2)
 
 
-@pytest.mark.parametrize("settings", ["5", "times=", "times=open('x')", "**{}", "times=1)(times=2"])
+@pytest.mark.parametrize("settings", ["5", "times=", "times=open('x')", "**{'times': 3}", "times=1)(times=2"])
 def test_settings_that_are_not_literal_keywords(plugin, settings):
     with pytest.raises(PluginError, match="keyword arguments with literal values"):
         find(f"{plugin}:double({settings})")
@@ -113,6 +113,8 @@ def test_missing_module():
         find("no_such_package.rewards:f")
     with pytest.raises(PluginError, match="no module 'math.rewards'"):
         find("math.rewards:f")
+    with pytest.raises(PluginError, match="sys has no 'exi'. Did you mean 'exit'"):
+        find("sys:exi")
 
 
 def test_not_callable(plugin):

@@ -1,8 +1,8 @@
 """Token credit: how a completion's advantage is spread over its tokens.
 
-A credit function takes a `Group` (the rollouts of one prompt) and gives one weight tensor (T_i,) per rollout. Ready-made:
-`constant` (plain GRPO), `entropy`, `shear`. Anything else by plug-in spec. Names load when first used, so that reading
-the options needs no torch.
+A credit function takes a `Group` (the rollouts of one prompt) and gives one weight tensor (T_i,) per rollout.
+Ready-made: `constant` (plain GRPO), `entropy`, `shear`; anything else by plug-in spec. Names load when first used, so
+that reading the options needs no torch.
 """
 
 from importlib import import_module

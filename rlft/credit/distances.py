@@ -1,8 +1,8 @@
 """Distance from every span of a rollout to its nearest span on the other side.
 
-Four distances share one signature: `wasserstein` (SHEAR's, exact) and the three of the paper's ablation (section 5.4.1),
-all span pairs at once. Shapes: T tokens of the rollout, U tokens of all opposing rollouts laid end to end, H hidden
-width, K and L their spans.
+Four distances share one signature: `wasserstein` (SHEAR's, exact) and the three of the paper's ablation (section
+5.4.1), all span pairs at once. Shapes: T tokens of the rollout, U tokens of all opposing rollouts laid end to end,
+H hidden width, K and L their spans.
 """
 
 from collections.abc import Callable, Sequence

@@ -26,9 +26,9 @@ class HiddenTap:
         ValueError: if `pre_norm` is asked of a backbone whose final norm has an unknown name.
     """
 
-    def __init__(self, model: nn.Module, position: str = "post_norm"):
+    def __init__(self, model: Any, position: str = "post_norm"):
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.backbone: nn.Module = base.base_model  # type: ignore[assignment]
+        self.backbone: nn.Module = base.base_model
         self.position = position
         if position == "pre_norm":
             self.norm = _final_norm(self.backbone)

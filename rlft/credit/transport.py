@@ -1,7 +1,7 @@
 """Exact 1-Wasserstein distance between token clouds, and the nearest opposing span of every span.
 
-W1 has the Euclidean distance as ground cost and uniform weights (SHEAR, arXiv 2604.23318, eq. 3). The paper approximates
-it by Sinkhorn; here it is exact. Shapes: N, M points; H width; K spans of one rollout, L spans on the other side.
+W1 has the Euclidean distance as ground cost and uniform weights (SHEAR, arXiv 2604.23318, eq. 3). The paper
+approximates it by Sinkhorn; here it is exact. Shapes: N, M points; H width; K spans of one rollout, L opposing spans.
 """
 
 import math

@@ -69,9 +69,10 @@ def _key(rows: Sequence[Mapping[str, str]], seed: int, schedule: Mapping[str, An
 
 def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule: Mapping[str, Any]) -> None:
     tokenizer = char_tokenizer()
+    model = tiny_model(tokenizer, seed=seed)
     with tempfile.TemporaryDirectory(prefix="warm-up-", dir=folder.parent) as scratch:
         trainer = trl.SFTTrainer(
-            model=tiny_model(tokenizer, seed=seed),
+            model=model,
             args=trl.SFTConfig(
                 output_dir=scratch,
                 seed=seed,
@@ -90,6 +91,6 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
         )
         trainer.train()
         finished = Path(scratch) / "model"
-        trainer.model.save_pretrained(finished)
+        model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         finished.replace(folder)  # the folder appears whole or not at all

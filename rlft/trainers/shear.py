@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from rlft.credit.group import Credit, needs
 from rlft.credit.hidden import HiddenTap, completion_states
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
+from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
 from rlft.rewards import checked, refuse_unscored_groups
 from rlft.trainers.rollout_rows import rollout_rows
@@ -77,6 +77,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
     """
 
     _tag_names = ["trl", "grpo", "shear"]
+    args: Any  # a SHEARConfig; transformers types it as its own base class
 
     def __init__(self, model: Any, reward_funcs: Any, args: SHEARConfig | None = None, **kwargs: Any):
         compat.refuse_own_loss(type(self))
@@ -88,7 +89,9 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         super().__init__(model, reward_funcs=_checked_all(reward_funcs, args.reward_timeout), args=args, **kwargs)
         unwrapped = self.accelerator.unwrap_model(self.model)
         self.tap = HiddenTap(unwrapped, args.hidden) if "hidden" in self.credit_needs else None
-        self.rollout_log = _rollout_log(args) if args.record_rollouts else None
+        self.rollout_log: RolloutLog | None = None
+        if args.record_rollouts:
+            self.rollout_log = RolloutLog(record_dir(str(args.output_dir)), args.process_index)
 
     def annotate(self, inputs: list[dict[str, Any]], rollouts: compat.Rollouts) -> compat.Rollouts:
         """A~ = A * omega for one generation batch (training only; evaluation has no use for credit)."""
@@ -177,14 +180,8 @@ def _credit_of(args: SHEARConfig) -> Credit:
         return credit
     names = ("window", "stride", "distance", "normalize", "mix")
     bound: Any = partial(shear, **{name: getattr(args, name) for name in names})
-    bound.needs, bound.__name__ = shear.needs, "shear"  # type: ignore[attr-defined]
+    bound.needs, bound.__name__ = needs(shear), "shear"
     return bound
-
-
-def _rollout_log(args: SHEARConfig) -> RolloutLog:
-    folder = Path(args.output_dir) / "record"
-    folder.mkdir(parents=True, exist_ok=True)
-    return RolloutLog(folder, args.process_index)
 
 
 def _checked_all(reward_funcs: Any, timeout: float) -> list[Any]:

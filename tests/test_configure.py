@@ -1,0 +1,104 @@
+"""YAML and flags: flags win, unknown keys name the nearest known one, help needs no torch."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rlft.configure import ConfigurationError, parse_recipe, settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Options:
+    rate: float = field(default=1.0, metadata={"help": "A rate."})
+    names: list[str] = field(default_factory=list, metadata={"help": "Names."})
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"rate={self.rate} must be positive; raise --rate.")
+
+
+def parse(*argv: str) -> Options:
+    (options,) = parse_recipe("shear", lambda: [Options], description="A recipe.", argv=argv)
+    return options
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "rate: 3e-3\nnames: [a, b]\n")
+    assert parse("--config", path) == Options(rate=3e-3, names=["a", "b"])
+    assert parse(f"--config={path}", "--rate", "5").rate == 5.0
+
+
+def test_environment_of_the_file_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLFT_TEST_VALUE", raising=False)
+    monkeypatch.setenv("RLFT_TEST_VALUE", "before")
+    parse("--config", write(tmp_path, "env:\n  RLFT_TEST_VALUE: 7\n"))
+    import os
+
+    assert os.environ["RLFT_TEST_VALUE"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "message"),
+    [
+        ("rtae: 1", (), "mine.yaml: unknown key 'rtae'; did you mean 'rate'?"),
+        ("rate: 1", ("--nmes", "a"), "unknown argument 'nmes'; did you mean 'names'?"),
+        ("rate: -1", (), "rate=-1 must be positive"),
+        ("- rate", (), "must hold `key: value` lines, found list"),
+        ("rate: [", (), "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named(text: str, argv: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        parse("--config", write(tmp_path, text), *argv)
+    assert message in str(error.value)
+
+
+def test_unknown_setting_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="multi_gpu, single_gpu, tiny"):
+        parse("--config", "singel_gpu")
+
+
+def test_shipped_settings_are_known() -> None:
+    assert set(settings("shear")) == {"tiny", "single_gpu", "multi_gpu"}
+
+
+@pytest.mark.parametrize("name", ["tiny", "single_gpu", "multi_gpu"])
+def test_shipped_settings_hold_known_keys_only(name: str, tmp_path: Path) -> None:
+    """bf16 needs a GPU to be accepted, so it is switched off; everything else is parsed as it stands."""
+    sys.path.insert(0, str(ROOT / "recipes"))
+    try:
+        import shear
+    finally:
+        sys.path.pop(0)
+    argv = ["--config", name, "--bf16", "false", "--use_cpu", "true", "--output_dir", str(tmp_path)]
+    recipe, data, model, training = parse_recipe("shear", shear.dataclasses, description="", argv=argv)
+    assert training.credit == "shear"
+    assert training.stride <= training.window
+
+
+@pytest.mark.parametrize("target", ["recipes/shear.py --help", "-c import+rlft,+rlft.configure,+rlft.credit.options"])
+def test_help_and_import_load_no_torch(target: str) -> None:
+    words = [word.replace("+", " ") for word in target.split()]
+    heavy = "{'torch', 'transformers', 'trl', 'numpy'} & set(sys.modules)"
+    check = f"import sys; print({heavy}, file=sys.stderr)"
+    code = "import runpy, sys, atexit\natexit.register(lambda: exec(CHECK))\n".replace("CHECK", repr(check))
+    if words[0] == "-c":
+        code += words[1]
+    else:
+        code += f"sys.argv = {words!r}; runpy.run_path({words[0]!r}, run_name='__main__')"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stderr.strip() == "set()"
+    if words[-1] == "--help":
+        assert "--credit" in finished.stdout
+        assert "--reward_funcs" in finished.stdout
