@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlft.credit.options import DISTANCES
-from rlft.credit.spans import Span
+from rlft.credit.spans import Span, averaging
 from rlft.credit.transport import distances, lower_bounds, nearest_wasserstein
 
 Nearest = Callable[[Tensor, Tensor, Sequence[Span], Sequence[Span]], np.ndarray]
@@ -35,8 +35,8 @@ def chamfer_nearest(x_TH: Tensor, y_UH: Tensor, spans_K: Sequence[Span], spans_L
 
 def cosine_nearest(x_TH: Tensor, y_UH: Tensor, spans_K: Sequence[Span], spans_L: Sequence[Span]) -> np.ndarray:
     """One minus the cosine of the span means, to the nearest opposing span, (K,)."""
-    mean_KH = _averaging(spans_K, len(x_TH)) @ x_TH.detach().double().cpu().numpy()
-    mean_LH = _averaging(spans_L, len(y_UH)) @ y_UH.detach().double().cpu().numpy()
+    mean_KH = averaging(spans_K, len(x_TH)) @ x_TH.detach().double().cpu().numpy()
+    mean_LH = averaging(spans_L, len(y_UH)) @ y_UH.detach().double().cpu().numpy()
     norms_KL = np.linalg.norm(mean_KH, axis=1)[:, None] * np.linalg.norm(mean_LH, axis=1)[None]
     return (1 - mean_KH @ mean_LH.T / np.maximum(norms_KL, np.finfo(float).tiny)).min(1)
 
@@ -49,7 +49,7 @@ def mmd_nearest(
     def kernel(a_NH: Tensor, b_MH: Tensor) -> np.ndarray:
         return np.exp(-(distances(a_NH, b_MH) ** 2) / (2 * bandwidth**2))
 
-    average_KT, average_LU = _averaging(spans_K, len(x_TH)), _averaging(spans_L, len(y_UH))
+    average_KT, average_LU = averaging(spans_K, len(x_TH)), averaging(spans_L, len(y_UH))
     within_K = np.array([kernel(x_TH[a:b], x_TH[a:b]).mean() for a, b in spans_K])
     within_L = np.array([kernel(y_UH[a:b], y_UH[a:b]).mean() for a, b in spans_L])
     squared_KL = within_K[:, None] + within_L[None] - 2 * average_KT @ kernel(x_TH, y_UH) @ average_LU.T
@@ -79,14 +79,6 @@ def nearest_by(distance: str, hidden: Sequence[Tensor]) -> Nearest:
     if distance not in named:
         raise ValueError(f"distance={distance!r} is not one of {', '.join(DISTANCES)}.")
     return named[distance]
-
-
-def _averaging(spans_K: Sequence[Span], length: int) -> np.ndarray:
-    """(K, length) matrix whose rows average the tokens of one span."""
-    average_KT = np.zeros((len(spans_K), length))
-    for row_T, (start, end) in zip(average_KT, spans_K, strict=True):
-        row_T[start:end] = 1 / (end - start)
-    return average_KT
 
 
 def _median_distance(tokens_NH: Tensor) -> float:

@@ -56,3 +56,11 @@ def max_over_covering(scores_K: np.ndarray, spans_K: Sequence[Span], length: int
     for score, (start, end) in zip(scores_K, spans_K, strict=True):
         np.maximum(token_T[start:end], score, out=token_T[start:end])
     return token_T
+
+
+def averaging(spans_K: Sequence[Span], length: int) -> np.ndarray:
+    """Matrix (K, length) whose product with per-token values is their mean over each span."""
+    average_KT = np.zeros((len(spans_K), length))
+    for row_T, (start, end) in zip(average_KT, spans_K, strict=True):
+        row_T[start:end] = 1 / (end - start)
+    return average_KT

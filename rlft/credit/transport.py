@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 
-from rlft.credit.spans import Span
+from rlft.credit.spans import Span, averaging
 
 REPLICATE_UP_TO = 256
 """Largest assignment that a pair of unequal spans is blown up to; beyond it the linear programme is faster."""
@@ -36,8 +36,8 @@ def distances(x_NH: Tensor, y_MH: Tensor) -> np.ndarray:
     return squared_NM.clamp(min=0).sqrt().cpu().numpy()
 
 
-def transport_cost(cost_NM: np.ndarray) -> float:
-    """Exact optimal transport cost between uniform measures on N and on M points.
+def transport(cost_NM: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """Exact optimal transport between uniform measures on N and on M points.
 
     N = M is an assignment problem. Otherwise every point is copied until both sides have lcm(N, M) points, or, if that
     is too many, the linear programme is solved.
@@ -46,21 +46,26 @@ def transport_cost(cost_NM: np.ndarray) -> float:
         cost_NM: ground cost of every pair.
 
     Returns:
-        The cost of the best coupling, in the units of `cost_NM`.
+        The cost of the best coupling, in the units of `cost_NM`, and the N optimal row potentials where the linear
+        programme gave them.
+
+    Raises:
+        RuntimeError: if the linear programme is not solved (costs that are not finite).
     """
     n, m = cost_NM.shape
     common = math.lcm(n, m)
-    if n == m or common <= REPLICATE_UP_TO:
-        square = np.repeat(np.repeat(cost_NM, common // n, axis=0), common // m, axis=1)
+    if common <= REPLICATE_UP_TO or n == m:
+        square = cost_NM if n == m else np.repeat(np.repeat(cost_NM, common // n, axis=0), common // m, axis=1)
         rows, columns = linear_sum_assignment(square)
-        return float(square[rows, columns].mean())
+        return float(square[rows, columns].sum()) / common, None
     row_sums = sparse.kron(sparse.eye_array(n), np.ones((1, m)))
     column_sums = sparse.kron(np.ones((1, n)), sparse.eye_array(m))
     marginals = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])
-    solution = linprog(cost_NM.ravel(), A_eq=sparse.vstack([row_sums, column_sums]).tocsr(), b_eq=marginals)
+    constraints = sparse.vstack([row_sums, column_sums]).tocsr()
+    solution = linprog(cost_NM.ravel(), A_eq=constraints, b_eq=marginals, method="highs-ds")
     if solution.x is None:
         raise RuntimeError(f"the transport programme of {n} x {m} points was not solved: {solution.message}")
-    return float(solution.fun)
+    return float(solution.fun), solution.eqlin.marginals[:n]
 
 
 def wasserstein(x_NH: Tensor, y_MH: Tensor) -> float:
@@ -73,7 +78,7 @@ def wasserstein(x_NH: Tensor, y_MH: Tensor) -> float:
     Returns:
         W1, in the units of the points.
     """
-    return transport_cost(distances(x_NH, y_MH))
+    return transport(distances(x_NH, y_MH))[0]
 
 
 def lower_bounds(
@@ -91,16 +96,17 @@ def lower_bounds(
     """
     nearest_TL = np.stack([cost_TU[:, a:b].min(1) for a, b in spans_L], 1)
     nearest_KU = np.stack([cost_TU[a:b].min(0) for a, b in spans_K], 0)
-    forward_KL = np.stack([nearest_TL[a:b].mean(0) for a, b in spans_K], 0)
-    backward_KL = np.stack([nearest_KU[:, a:b].mean(1) for a, b in spans_L], 1)
+    forward_KL = averaging(spans_K, cost_TU.shape[0]) @ nearest_TL
+    backward_KL = nearest_KU @ averaging(spans_L, cost_TU.shape[1]).T
     return forward_KL, backward_KL
 
 
 def nearest_wasserstein(cost_TU: np.ndarray, spans_K: Sequence[Span], spans_L: Sequence[Span]) -> np.ndarray:
     """W1 from each of K spans to its nearest among L opposing spans, exactly.
 
-    Candidates are tried in the order of their lower bound; the search ends when the next bound cannot beat the best
-    cost found (prefetch and prune, Kusner et al. 2015).
+    Candidates are solved in the order of their lower bound until the next bound cannot beat the best cost found
+    (prefetch and prune, Kusner et al. 2015). Row potentials of a solved pair bound every other candidate too, by
+    linear-programming duality: mean(u) + mean over the candidate's tokens j of min_i (cost_ij - u_i) <= W1.
 
     Args:
         cost_TU: token-by-token distances of the two sides.
@@ -111,11 +117,15 @@ def nearest_wasserstein(cost_TU: np.ndarray, spans_K: Sequence[Span], spans_L: S
         (K,) minima.
     """
     bound_KL = np.maximum(*lower_bounds(cost_TU, spans_K, spans_L))
+    average_LU = averaging(spans_L, cost_TU.shape[1])
     best_K = np.full(len(spans_K), np.inf)
-    for k, (a, b) in enumerate(spans_K):
-        for candidate in np.argsort(bound_KL[k]):
-            if bound_KL[k, candidate] >= best_K[k]:
-                break
-            c, d = spans_L[candidate]
-            best_K[k] = min(best_K[k], transport_cost(cost_TU[a:b, c:d]))
+    for k, ((a, b), bound_L) in enumerate(zip(spans_K, bound_KL, strict=True)):
+        while bound_L[nearest := int(bound_L.argmin())] < best_K[k]:
+            c, d = spans_L[nearest]
+            cost, potential_N = transport(cost_TU[a:b, c:d])
+            best_K[k] = min(best_K[k], cost)
+            if potential_N is not None:
+                reduced_U = (cost_TU[a:b] - potential_N[:, None]).min(0)
+                np.maximum(bound_L, potential_N.mean() + average_LU @ reduced_U, out=bound_L)
+            bound_L[nearest] = np.inf
     return best_K
