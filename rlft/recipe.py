@@ -149,8 +149,7 @@ def _prepare(
     training.output_dir = _run_folder(name, training)
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
-    with training.main_process_first(desc="finding the model"):
-        path = _model_path(model.model_name_or_path, training.seed)
+    path = _model_path(model.model_name_or_path, training.seed)
     peft_config: Any = get_peft_config(model)
     if peft_config is not None:
         check_adapter_targets(path, peft_config.target_modules, trust_remote_code=training.trust_remote_code)
@@ -192,7 +191,7 @@ def _shortened(name: str | None) -> str | None:
 def _model_path(name: str | None, seed: int) -> str:
     if name is None:
         raise ValueError("no model: set --model_name_or_path to tiny/addition, a folder, or a Hub id.")
-    return str(tasks.TASKS[name].start(seed)) if name in tasks.TASKS else name
+    return str(tasks.warm_start(name, seed)) if name in tasks.TASKS else name
 
 
 def _model_init_kwargs(model: ModelConfig) -> dict[str, Any]:

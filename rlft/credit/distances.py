@@ -18,6 +18,9 @@ from rlft.credit.transport import distances, lower_bounds, nearest_wasserstein
 
 Nearest = Callable[[Tensor, Tensor, Sequence[Span], Sequence[Span]], np.ndarray]
 
+UNITLESS = frozenset({"mmd", "cosine"})
+"""Distances that do not change when all states are scaled."""
+
 MEDIAN_TOKENS = 2048
 """Tokens used for the median of the MMD bandwidth; longer groups are thinned evenly."""
 

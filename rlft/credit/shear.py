@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlft.credit.distances import nearest_by
+from rlft.credit.distances import UNITLESS, nearest_by
 from rlft.credit.group import Group
 from rlft.credit.options import NORMALIZERS
 from rlft.credit.spans import Span, max_over_covering, spans
@@ -74,8 +74,8 @@ def shear_weights(
         window: w, tokens in a span.
         stride: s, tokens between span starts.
         distance: `wasserstein` (paper), `chamfer`, `mmd` or `cosine`.
-        normalize: `group` divides by n_bar (paper); `rollout` gives every rollout mean weight 1; `mean_one` gives the
-            group mean weight 1 over its tokens.
+        normalize: `group` divides by n_bar (paper; mmd and cosine have no unit and are left as they are); `rollout`
+            gives every rollout mean weight 1; `mean_one` gives the group mean weight 1 over its tokens.
         mix: weights become 1 - mix + mix * omega; 1 is the paper, 0 plain GRPO.
         answer_start: G token indices; tokens from there on enter no span and get the mean weight of the tokens before.
 
@@ -93,6 +93,8 @@ def shear_weights(
     norm_bar = float(torch.cat([hidden_TH.double().norm(dim=1) for hidden_TH in hidden]).mean())
     if norm_bar == 0 or all(score is None for score in scores):
         return [torch.ones(len(hidden_TH)) for hidden_TH in hidden]
+    if distance in UNITLESS:
+        norm_bar = 1.0
     omega: list[np.ndarray | None] = []
     for hidden_TH, compared_TH, score_K in zip(hidden, compared, scores, strict=True):
         if score_K is None:

@@ -3,6 +3,9 @@
 A task name can be given as `--model_name_or_path`, as `--dataset_name`, or both.
 """
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +43,35 @@ TASKS = {
 }
 SMOKE = {"tiny/addition": "tiny/addition-1"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
+
+LAUNCHER_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "GROUP_",
+    "ROLE_",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "ACCELERATE_",
+    "FSDP_",
+)
+
+
+def warm_start(name: str, seed: int) -> Path:
+    """Folder of the warmed-up model of an embedded task, the same for every process of a run.
+
+    In a run of several processes the training is done by a child outside the process group: TRL's trainer would wait
+    for processes that wait for it.
+
+    Args:
+        name: a key of `TASKS`.
+        seed: of the warm-up.
+
+    Returns:
+        The folder.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHER_VARIABLES)}
+        code = "import sys; from rlft.tiny.tasks import TASKS; TASKS[sys.argv[1]].start(int(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", code, name, str(seed)], env=alone, check=True)
+    return TASKS[name].start(seed)

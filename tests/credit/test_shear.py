@@ -73,10 +73,11 @@ def test_rotation_changes_nothing(distance: str) -> None:
     assert same(shear_weights([h @ rotation for h in hidden], CORRECT, **options), plain)
 
 
-def test_scaling_all_states_changes_nothing() -> None:
-    hidden = rollouts()
-    plain = shear_weights(hidden, CORRECT, window=4, stride=2)
-    assert same(shear_weights([17.0 * h for h in hidden], CORRECT, window=4, stride=2), plain)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_scaling_all_states_changes_nothing(distance: str) -> None:
+    hidden, options = rollouts(), {"window": 4, "stride": 2, "distance": distance}
+    plain = shear_weights(hidden, CORRECT, **options)
+    assert same(shear_weights([17.0 * h for h in hidden], CORRECT, **options), plain)
 
 
 def test_shared_prefix_has_weight_zero() -> None:

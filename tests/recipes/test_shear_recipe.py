@@ -122,3 +122,31 @@ def test_learning_shows_in_forty_steps(tmp_path: Path) -> None:
     rewards = [row["reward"] for row in rows if "reward" in row]
     assert len(rewards) == 40
     assert sum(rewards[30:]) / 10 >= sum(rewards[:10]) / 10 + 0.08
+
+
+def test_two_processes_run_the_recipe(tmp_path: Path) -> None:
+    """Both need the warmed-up model; one trains it, in no process group, and neither waits for the other for ever."""
+    environment = os.environ | {"RLFT_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    flags = [
+        "--smoke",
+        "--max_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "12",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    finished = subprocess.run(
+        [*command, str(ROOT / "recipes/shear.py"), *flags, "--eval_rows", "7"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.count("Load it:") == 1
+    rows = list(read_rollouts(tmp_path / "run/record"))
+    assert len(rows) == 2 * 24
+    assert {row.group for row in rows} == {0, 1, 2}
+    assert (tmp_path / "run/adapter_model.safetensors").is_file()
