@@ -71,7 +71,7 @@ cpu_torch() {
   run "$@" --no-deps --no-index "$torch" 2>/dev/null && return # a folder named by PIP_FIND_LINKS or UV_FIND_LINKS
   PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=15 UV_HTTP_RETRIES=1 UV_HTTP_TIMEOUT=15 \
     run "$@" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null && return
-  say "PyTorch's CPU index cannot be reached: the default index will serve torch, with gigabytes of CUDA libraries"
+  say "PyTorch's CPU index did not serve it: it will come from the default index, with gigabytes of CUDA libraries"
 }
 
 pip_settings_for_uv() {

@@ -6,6 +6,7 @@
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -73,6 +74,9 @@ def parse_recipe(
     path = _setting(recipe, _take(arguments, "--config") or default)
     content = _read(path)
     os.environ.update({key: str(value) for key, value in content.get("env", {}).items()})
+
+    # TRL sets these fields itself; the warning is not about anything a user wrote.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
 
     from trl import TrlParser  # after the environment is set: Hub libraries read it when imported
 

@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from transformers import ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
@@ -29,6 +30,7 @@ from rlft.record.callback import RecordCallback
 from rlft.record.curve import draw_curve
 from rlft.record.folder import claim_output_dir, save_config
 from rlft.record.jsonl import read_jsonl
+from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
 from rlft.rewards import RewardError, check_columns, load_rewards
 from rlft.rewards.loading import ready_made
@@ -50,6 +52,7 @@ class Plan:
     held_out: Dataset
     metric: Callable[..., Any]
     configuration: dict[str, Any]
+    title: str
     started: float
 
 
@@ -58,7 +61,7 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
 
     Args:
         name: the recipe's name; a run without `--output_dir` goes to the first free `runs/<name>-<n>`.
-        recipe, data, model, training: the parsed arguments; `training` is a `GRPOConfig`, edited for `--smoke`.
+        recipe, data, model, training: the parsed arguments; `training` is a `SHEARConfig`, edited for `--smoke`.
 
     Returns:
         The plan.
@@ -95,6 +98,9 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     if args.should_save:
         save_config(folder, plan.configuration)
     trust, accuracy = TrustCallback(), BeforeAfter(trainer, list(plan.held_out), plan.metric)
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ShortProgress())
     for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     trained = time.perf_counter()
@@ -109,7 +115,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     results = accuracy.results
     sampled = {when: values["sampled"] for when, values in results.items()}
     curve = draw_curve(
-        read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=plan.model
+        read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=plan.title
     )
     rows = [
         *[(f"held-out accuracy, {how}", _change(results, how)) for how in ("sampled", "greedy") if results],
@@ -132,8 +138,7 @@ def _prepare(
 ) -> Plan:
     rewards = load_rewards(recipe.reward_funcs)
     metric = resolve(recipe.eval_metric, kind="metric", names=METRICS | ready_made())
-    if hasattr(training, "credit"):
-        load_credit(training.credit)
+    load_credit(training.credit)
     train_rows, held_out = load_prompts(
         data.dataset_name,
         config=data.dataset_config,
@@ -167,6 +172,7 @@ def _prepare(
             "model": asdict(model),
             "training": training.to_dict(),
         },
+        title=f"{name}, credit {training.credit}, on {data.dataset_name}",
         started=started,
     )
 
@@ -176,12 +182,24 @@ def _run_folder(name: str, training: Any) -> str:
     chosen = [training.output_dir]
     if training.process_index == 0:
         if chosen[0] in (None, "trainer_output"):
-            number = next(n for n in range(1, 1_000_000) if not Path(f"runs/{name}-{n}").exists())
-            chosen = [f"runs/{name}-{number}"]
+            chosen = [_free_folder(name)]
         claim_output_dir(chosen[0], resume=bool(training.resume_from_checkpoint))
     if PartialState().num_processes > 1:
         broadcast_object_list(chosen)
     return str(chosen[0])
+
+
+def _free_folder(name: str) -> str:
+    """The first `runs/<name>-<n>` that does not exist, made at once so that no other run takes it."""
+    number = 1
+    while True:
+        folder = Path(f"runs/{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return str(folder)
 
 
 def _shortened(name: str | None) -> str | None:

@@ -1,0 +1,34 @@
+"""A progress bar for people: a short line now and then instead of thirty metrics a step (imports transformers)."""
+
+from typing import Any
+
+from transformers import ProgressCallback
+
+SHOWN = {
+    "reward": "reward",
+    "completions/mean_length": "length",
+    "shear/frac_dead_groups": "dead groups",
+    "shear/weight_std": "credit spread",
+    "grad_norm": "grad norm",
+}
+LINES = 15
+
+
+class ShortProgress(ProgressCallback):
+    """Shows the current reward at the bar, and about 15 lines over a run; `metrics.jsonl` has everything."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write a line if it is time for one."""
+        logs = logs or {}
+        if not state.is_world_process_zero or self.training_bar is None:
+            return
+        accuracy = {name: value for name, value in logs.items() if name.startswith("accuracy/")}
+        if accuracy:
+            shown = "  ".join(f"{name.removeprefix('accuracy/')} {value:.3f}" for name, value in accuracy.items())
+            self.training_bar.write(f"held-out accuracy  {shown}")
+        if "reward" not in logs:
+            return
+        self.training_bar.set_postfix(reward=f"{logs['reward']:.3f}")
+        if state.global_step % max(state.max_steps // LINES, 1) == 0 or state.global_step == 1:
+            shown = "  ".join(f"{label} {logs[name]:.3g}" for name, label in SHOWN.items() if name in logs)
+            self.training_bar.write(f"step {state.global_step:>{len(str(state.max_steps))}}  {shown}")
