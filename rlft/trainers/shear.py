@@ -65,8 +65,8 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
 
     Args:
         model: as for `GRPOTrainer`.
-        reward_funcs: plain TRL reward functions, models or Hub ids; functions are checked at the boundary (count, type,
-            finiteness, time).
+        reward_funcs: plain TRL reward functions, models or Hub ids, or None if an environment gives the reward;
+            functions are checked at the boundary (count, type, finiteness, time).
         args: a `SHEARConfig`.
         **kwargs: everything else `GRPOTrainer` takes (`train_dataset`, `peft_config`, `rollout_func`, `tools`, ...).
 
@@ -79,7 +79,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
     _tag_names = ["trl", "grpo", "shear"]
     args: Any  # a SHEARConfig; transformers types it as its own base class
 
-    def __init__(self, model: Any, reward_funcs: Any, args: SHEARConfig | None = None, **kwargs: Any):
+    def __init__(self, model: Any, reward_funcs: Any = None, args: SHEARConfig | None = None, **kwargs: Any):
         compat.refuse_own_loss(type(self))
         args = args or SHEARConfig(output_dir="shear")
         self.credit = _credit_of(args)
@@ -184,6 +184,9 @@ def _credit_of(args: SHEARConfig) -> Credit:
     return bound
 
 
-def _checked_all(reward_funcs: Any, timeout: float) -> list[Any]:
+def _checked_all(reward_funcs: Any, timeout: float) -> list[Any] | None:
+    """Every reward behind the boundary check; None (an environment gives the reward) stays None."""
+    if reward_funcs is None:
+        return None
     functions: Sequence[Any] = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-    return [f if isinstance(f, str | torch.nn.Module) else checked(f, timeout=timeout) for f in functions]
+    return [checked(function, timeout=timeout) for function in functions]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from rlft.configure import ConfigurationError
 from rlft.record.rollouts import read_rollouts
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +60,9 @@ def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]
 def test_the_folder_of_a_run_is_not_overwritten(smoke: tuple[Path, str]) -> None:
     refused = shear("--smoke", "--output_dir", str(smoke[0]))
     assert refused.returncode == 1
+    assert refused.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "holds another run" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert "Loading weights" not in refused.stderr
 
 
@@ -96,19 +100,22 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_refused_before_a_model_is_loaded(case: str, tmp_path: Path) -> None:
+def test_bad_input_is_refused_before_a_model_is_loaded(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.py").write_text(REWARDS)
     data(tmp_path, [{"question": "1+1=", "answer": "2"}] * 8)
     (tmp_path / "empty.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
     (tmp_path / "bad.yaml").write_text("num_generatoins: 4\n")
     flags, message = BAD_INPUT[case]
     out = tmp_path / "run"
-    refused = shear(*[flag.format(tmp=tmp_path) for flag in flags], "--output_dir", str(out))
-    assert refused.returncode == 1, refused.stderr[-2000:]
-    assert message in refused.stderr
-    assert refused.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in refused.stderr
-    assert "Loading weights" not in refused.stderr
+    argv = [flag.format(tmp=tmp_path) for flag in flags]
+    monkeypatch.setattr("sys.argv", ["shear.py", *argv, "--output_dir", str(out)])
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("model loaded"))
+    with pytest.raises(ConfigurationError) as refused:
+        runpy.run_path(str(ROOT / "recipes/shear.py"), run_name="__main__")
+    assert str(refused.value).startswith("error: ")
+    assert message in str(refused.value)
     assert not (out / "config.yaml").exists()
 
 
