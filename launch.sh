@@ -58,8 +58,7 @@ find_python() {
 
 run() { # in the background, so that a signal to this script ends the installer too
   "$@" &
-  job=$!
-  wait "$job"
+  wait $!
 }
 
 # torch from the default index brings gigabytes of CUDA libraries on Linux; without an NVIDIA GPU the CPU build will do.
@@ -120,8 +119,8 @@ take_lock() { # a symbolic link is made in one step and carries its owner
       sleep 1
     fi
   done
-  job=''
-  trap '[ -z "$job" ] || kill "$job" 2>/dev/null || true; rm -f "$lock"' EXIT
+  # shellcheck disable=SC2046 # one word for each process
+  trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$lock"' EXIT
 }
 
 fill_venv() {

@@ -27,7 +27,8 @@ def main() -> None:
     recipe, data, model, training = parse_recipe("shear", dataclasses, description=__doc__ or "")
 
     from rlft import SHEARTrainer
-    from rlft.recipe import prepare, train_and_report
+    from rlft.finish import train_and_report
+    from rlft.prepare import prepare
 
     plan = prepare("shear", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs

@@ -63,6 +63,7 @@ def main(model: str, output: str, rows: int) -> None:
     trainer.train()
     result = {"advantages": trainer.seen, "log": trainer.state.log_history[0] if trainer.state.log_history else {}}
     torch.save(result, Path(output) / f"rank-{trainer.accelerator.process_index}.pt")
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

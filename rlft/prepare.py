@@ -1,8 +1,4 @@
-"""The two halves that recipes share around a trainer: `prepare` before a model is loaded, `train_and_report` after.
-
-`prepare` refuses what cannot work, claims the run folder, and finds plug-ins, data and the model. `train_and_report`
-trains with record, trust checks and held-out evaluation, saves, reloads what it saved, draws the curve and sums up.
-"""
+"""Before a model is loaded: refuse what cannot work, claim the run folder, find plug-ins, data and the model."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +10,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
@@ -23,19 +18,12 @@ from rlft.configure import ConfigurationError
 from rlft.credit import load_credit
 from rlft.data.prompts import load_prompts
 from rlft.evaluate.metrics import METRICS
-from rlft.evaluate.policy import BeforeAfter
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
-from rlft.record.callback import RecordCallback
-from rlft.record.curve import draw_curve
-from rlft.record.folder import claim_output_dir, save_config
-from rlft.record.jsonl import read_jsonl
-from rlft.record.progress import ShortProgress
-from rlft.record.summary import summary_table
+from rlft.record.folder import claim_output_dir
 from rlft.rewards import RewardError, check_columns, load_rewards
 from rlft.rewards.loading import ready_made
 from rlft.tiny import tasks
-from rlft.trainers.trust import TrustCallback, check_adapter
 
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
 
@@ -82,55 +70,6 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
         return _prepare(name, recipe, data, model, training, started)
     except (ValueError, OSError, RewardError) as error:
         raise ConfigurationError(str(error)) from error
-
-
-def train_and_report(trainer: Any, plan: Plan) -> None:
-    """Train, save, verify what was saved, and print where everything is.
-
-    Args:
-        trainer: a `GRPOTrainer` built from `plan`.
-        plan: from `prepare`.
-
-    Raises:
-        rlft.trainers.trust.TrustError: if training reached nothing, or the saved adapter is not the trained one.
-    """
-    args, folder = trainer.args, Path(trainer.args.output_dir)
-    if args.should_save:
-        save_config(folder, plan.configuration)
-    trust, accuracy = TrustCallback(), BeforeAfter(trainer, list(plan.held_out), plan.metric)
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ShortProgress())
-    for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
-        trainer.add_callback(callback)
-    trained = time.perf_counter()
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = time.perf_counter() - trained
-    trainer.save_model(str(folder))
-    if not args.should_save:
-        return
-    probe = trainer.processing_class(str(plan.train_rows[0]["prompt"]), return_tensors="pt")["input_ids"]
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    difference = None if sharded else check_adapter(trainer.model, folder, probe.to(args.device))
-    results = accuracy.results
-    sampled = {when: values["sampled"] for when, values in results.items()}
-    curve = draw_curve(
-        read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=plan.title
-    )
-    rows = [
-        *[(f"held-out accuracy, {how}", _change(results, how)) for how in ("sampled", "greedy") if results],
-        ("seconds", f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in all"),
-        ("trainable parameters", f"{trust.report['trainable_parameters']:,}"),
-        ("distance from start (L2)", f"{trust.report.get('delta_norm', float('nan')):.4g}"),
-        (
-            "reloaded from disk",
-            "not checked (sharded)" if difference is None else f"log-probs differ by {difference:.1e}",
-        ),
-        ("curve", str(curve)),
-        ("record", str(folder / "record")),
-        ("adapter" if plan.peft_config else "model", str(folder)),
-    ]
-    print(f"\n{summary_table(rows)}\n\nLoad it:\n{_load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
 
 
 def _prepare(
@@ -220,16 +159,3 @@ def _model_init_kwargs(model: ModelConfig) -> dict[str, Any]:
         "quantization_config": get_quantization_config(model),
     }
     return {key: value for key, value in wanted.items() if value is not None}
-
-
-def _change(results: dict[str, dict[str, float]], how: str) -> str:
-    return f"{results['before'][how]:.3f} -> {results['after'][how]:.3f}"
-
-
-def _load_lines(folder: Path, adapter: bool) -> str:
-    library, auto = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-    return (
-        f"from {library} import {auto}; from transformers import AutoTokenizer\n"
-        f'model = {auto}.from_pretrained("{folder}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
-    )

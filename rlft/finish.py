@@ -1,0 +1,95 @@
+"""Around training: record, trust checks and held-out evaluation; after it: save, reload what was saved, sum up."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import ProgressCallback
+
+from rlft.evaluate.policy import BeforeAfter
+from rlft.prepare import Plan
+from rlft.record.callback import RecordCallback
+from rlft.record.curve import draw_curve
+from rlft.record.folder import save_config
+from rlft.record.jsonl import read_jsonl
+from rlft.record.progress import ShortProgress
+from rlft.record.summary import summary_table
+from rlft.trainers.trust import TrustCallback, check_adapter
+
+Results = dict[str, dict[str, float]]
+
+
+def train_and_report(trainer: Any, plan: Plan) -> None:
+    """Train, save, verify what was saved, and print where everything is.
+
+    Args:
+        trainer: a `GRPOTrainer` built from `plan`; every process calls this.
+        plan: from `rlft.prepare.prepare`.
+
+    Raises:
+        rlft.trainers.trust.TrustError: if training reached nothing, or the saved adapter is not the trained one.
+    """
+    args, folder = trainer.args, Path(trainer.args.output_dir)
+    if args.should_save:
+        save_config(folder, plan.configuration)
+    trust, accuracy = TrustCallback(), BeforeAfter(trainer, list(plan.held_out), plan.metric)
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ShortProgress())
+    for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
+        trainer.add_callback(callback)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    seconds = time.perf_counter() - started
+    trainer.save_model(str(folder))
+    if args.should_save:
+        rows = [*_accuracy_rows(accuracy.results), *_run_rows(trainer, plan, trust.report, seconds)]
+        curve = _curve(folder, accuracy.results, plan.title)
+        rows += [("curve", str(curve)), ("record", str(folder / "record"))]
+        rows += [("adapter" if plan.peft_config else "model", str(folder))]
+        print(f"\n{summary_table(rows)}\n\nLoad it:\n{_load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
+
+
+def _accuracy_rows(results: Results) -> list[tuple[str, str]]:
+    return [
+        (f"held-out accuracy, {how}", f"{results['before'][how]:.3f} -> {results['after'][how]:.3f}")
+        for how in ("sampled", "greedy")
+        if results
+    ]
+
+
+def _run_rows(trainer: Any, plan: Plan, trust: dict[str, float], seconds: float) -> list[tuple[str, str]]:
+    return [
+        ("seconds", f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in all"),
+        ("trainable parameters", f"{trust['trainable_parameters']:,}"),
+        ("distance from start (L2)", f"{trust.get('delta_norm', float('nan')):.4g}"),
+        ("reloaded from disk", _reload(trainer, plan)),
+    ]
+
+
+def _reload(trainer: Any, plan: Plan) -> str:
+    """Compare the files with the model in memory, where one process holds it whole."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return "not checked (sharded)"
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if getattr(model, "is_quantized", False):
+        return "not checked (quantised base)"
+    prompt = trainer.processing_class(str(plan.train_rows[0]["prompt"]), return_tensors="pt")
+    difference = check_adapter(model, trainer.args.output_dir, prompt["input_ids"].to(trainer.args.device))
+    return f"log-probs differ by {difference:.1e}"
+
+
+def _curve(folder: Path, results: Results, title: str) -> Path:
+    sampled = {when: values["sampled"] for when, values in results.items()}
+    return draw_curve(read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=title)
+
+
+def _load_lines(folder: Path, adapter: bool) -> str:
+    library, auto = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+    return (
+        f"from {library} import {auto}; from transformers import AutoTokenizer\n"
+        f'model = {auto}.from_pretrained("{folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+    )
