@@ -116,9 +116,9 @@ def advantages_of(trainer: Any, rows: int) -> Tensor:
     return torch.tensor(list(trainer._logs["advantages"])[-rows:])
 
 
-def texts_of(trainer: Any, rows: int) -> tuple[list[Any], list[Any]]:
-    """Prompts and completions of the batch just generated over all processes, as TRL shows them to rewards."""
-    return list(trainer._logs["prompt"])[-rows:], list(trainer._logs["completion"])[-rows:]
+def prompts_of(trainer: Any, rows: int) -> list[Any]:
+    """Prompts (N) of the batch just generated over all processes, as TRL shows them to rewards."""
+    return list(trainer._logs["prompt"])[-rows:]
 
 
 def log_metric(trainer: Any, name: str, value: float) -> None:
@@ -164,7 +164,16 @@ def policy_forward(trainer: Any, rollouts: Rollouts) -> None:
 
 
 def _prompt_and_completion(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-    """Input ids and attention mask, both (B, S), as TRL scores them."""
+    """Input ids and attention mask, both (B, S), as TRL scores them.
+
+    Raises:
+        ValueError: for image prompts, whose states would be computed without the images.
+    """
+    if "pixel_values" in rollouts:
+        raise ValueError(
+            "credit that reads hidden states or entropies of image prompts needs them from TRL's own scoring forward, "
+            "which a run with num_iterations=1 does not make; use --num_iterations 2 with shear, or --credit constant."
+        )
     ids = torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], 1)
     return ids, torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], 1)
 

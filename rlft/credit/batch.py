@@ -121,11 +121,11 @@ def spread(weighed: dict[int, tuple[Group, list[Tensor]]], mask_BT: Tensor, grou
     Returns:
         fp32 (B, T) on the mask's device.
     """
-    weights_BT = torch.ones(mask_BT.shape, device=mask_BT.device)
-    for row, mask_T in enumerate(mask_BT.bool()):
+    weights_BT = torch.ones(mask_BT.shape)
+    for row, mask_T in enumerate(mask_BT.bool().cpu()):
         number, member = divmod(first + row, group_size)
-        weights_BT[row, mask_T] = weighed[number][1][member].to(mask_BT.device)
-    return weights_BT
+        weights_BT[row, mask_T] = weighed[number][1][member]
+    return weights_BT.to(mask_BT.device)
 
 
 def _select(values_BTx: Tensor | None, rows: range, masks: list[Tensor]) -> list[Tensor] | None:

@@ -78,7 +78,7 @@ def checked_weights(credit: Credit, group: Group) -> list[Tensor]:
         group: G rollouts.
 
     Returns:
-        G fp32 tensors (T_i,).
+        G fp32 tensors (T_i,) on the CPU.
 
     Raises:
         CreditError: on a wrong count, a wrong shape or a non-finite weight, naming the rollout.
@@ -93,4 +93,4 @@ def checked_weights(credit: Credit, group: Group) -> list[Tensor]:
             raise CreditError(f"credit {name}: rollout {i} has {length} tokens but its weights have shape {shape}.")
         if not torch.isfinite(weight_T).all():
             raise CreditError(f"credit {name}: rollout {i} has a weight that is not finite.")
-    return [weight_T.detach().to(torch.float32) for weight_T in weights]
+    return [weight_T.detach().to("cpu", torch.float32) for weight_T in weights]

@@ -76,7 +76,6 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         rlft.credit.CreditError: during training, if the credit function breaks its contract.
     """
 
-    _tag_names = ["trl", "grpo", "shear"]
     args: Any  # a SHEARConfig; transformers types it as its own base class
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: SHEARConfig | None = None, **kwargs: Any):
@@ -137,7 +136,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
 
     def _outcomes(self, rows: int) -> Outcomes:
         rewards_NF = compat.rewards_of(self, rows)
-        prompts, _ = compat.texts_of(self, rows)
+        prompts = compat.prompts_of(self, rows)
         refuse_unscored_groups(rewards_NF, self.num_generations, self.reward_func_names, prompts)
         rewards_N = (rewards_NF * self.reward_weights.cpu()).nansum(1)
         rewards_N[rewards_NF.isnan().all(1)] = torch.nan
