@@ -39,7 +39,8 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    last = str(args.resume_from_checkpoint).lower() == "true"  # the flag is text; `true` means the last checkpoint
+    trainer.train(resume_from_checkpoint=last or args.resume_from_checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(str(folder))
     if args.should_save:

@@ -10,7 +10,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers.trainer_utils import SaveStrategy
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
@@ -65,7 +64,7 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
         model.model_name_or_path = _shortened(model.model_name_or_path)
         data.dataset_name = _shortened(data.dataset_name)
         training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
-        training.warmup_steps, training.logging_steps, training.save_strategy = 0, 1, SaveStrategy.NO
+        training.warmup_steps, training.logging_steps = 0, 1
     try:
         return _prepare(name, recipe, data, model, training, started)
     except (ValueError, OSError, RewardError) as error:

@@ -157,3 +157,13 @@ def test_two_processes_run_the_recipe(tmp_path: Path) -> None:
     assert len(rows) == 2 * 24
     assert {row.group for row in rows} == {0, 1, 2}
     assert (tmp_path / "run/adapter_model.safetensors").is_file()
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    """Two steps, then two more in the same folder; the record holds all four."""
+    folder = tmp_path / "run"
+    flags = ["--smoke", "--output_dir", str(folder), "--eval_rows", "0", "--credit", "constant", "--save_steps", "2"]
+    assert shear(*flags, "--max_steps", "2", "--save_strategy", "steps").returncode == 0
+    on = shear(*flags, "--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true")
+    assert on.returncode == 0, on.stderr[-3000:]
+    assert [row.step for row in read_rollouts(folder / "record")][::128] == [0, 1, 2, 3]
