@@ -52,6 +52,9 @@ def check_seams() -> None:
             )
 
 
+_SCORING = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies)
+
+
 class AnnotatingGRPOTrainer(GRPOTrainer):
     """A `GRPOTrainer` whose rollouts can be annotated before the loss sees them, and nothing else changed."""
 
@@ -68,8 +71,8 @@ class AnnotatingGRPOTrainer(GRPOTrainer):
         """Open around the whole generation of a batch, rewards included."""
         return nullcontext()
 
-    def scoring_forward(self) -> AbstractContextManager[Any]:
-        """Open around every scoring forward, in the generation stage and in the loss."""
+    def scoring_forward(self, completion_length: int) -> AbstractContextManager[Any]:
+        """Open around every scoring forward of completions padded to this length, in generation and in the loss."""
         return nullcontext()
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollouts:
@@ -78,7 +81,8 @@ class AnnotatingGRPOTrainer(GRPOTrainer):
         return self.annotate(inputs, rollouts)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        with self.scoring_forward():
+        length = _SCORING.bind(self, *args, **kwargs).arguments["logits_to_keep"]
+        with self.scoring_forward(length):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
 
@@ -119,6 +123,11 @@ def advantages_of(trainer: Any, rows: int) -> Tensor:
 def prompts_of(trainer: Any, rows: int) -> list[Any]:
     """Prompts (N) of the batch just generated over all processes, as TRL shows them to rewards."""
     return list(trainer._logs["prompt"])[-rows:]
+
+
+def pad_and_stop_ids(trainer: Any) -> tuple[int, set[int]]:
+    """The padding id, and every id that ends a completion (the tokenizer's and the generation config's)."""
+    return trainer._tokenizer.pad_token_id, set(trainer.eos_token_ids)
 
 
 def log_metric(trainer: Any, name: str, value: float) -> None:

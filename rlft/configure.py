@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -30,7 +30,7 @@ COMMON = {
     "max_completion_length": "Longest completion, in tokens.",
     "use_peft": "Train a LoRA adapter (lora_r, lora_alpha, lora_target_modules, ...).",
     "use_vllm": "Sample with vLLM (extra `vllm`).",
-    "resume_from_checkpoint": "Go on from a checkpoint of the same run.",
+    "resume_from_checkpoint": "`true` to go on from the last checkpoint in output_dir, or the path of one.",
     "report_to": "Trackers: none, trackio, wandb, tensorboard.",
     "seed": "Seed of everything.",
 }
@@ -73,7 +73,8 @@ def parse_recipe(
         raise SystemExit(0)
     path = _setting(recipe, _take(arguments, "--config") or default)
     content = _read(path)
-    os.environ.update({key: str(value) for key, value in content.get("env", {}).items()})
+    for key, value in content.pop("env", {}).items():
+        os.environ.setdefault(key, str(value))
 
     # TRL sets these fields itself; the warning is not about anything a user wrote.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
@@ -81,17 +82,19 @@ def parse_recipe(
     from trl import TrlParser  # after the environment is set: Hub libraries read it when imported
 
     types = list(dataclasses())
-    parser = TrlParser(types)
+    parser = TrlParser(types, allow_abbrev=False)
     if "--help_all" in arguments:
         parser.print_help()
         raise SystemExit(0)
     known = [f.name for each in types for f in fields(each)]
-    _refuse_unknown(map(str, content), [*known, "env"], f"{path}: unknown key")
+    _refuse_unknown(map(str, content), known, f"{path}: unknown key")
+    parser.set_defaults_with_config(**content)
+    parser.error = _refuse  # type: ignore[method-assign]  # argparse would print six hundred flags first
     try:
-        *parsed, rest = parser.parse_args_and_config(["--config", str(path), *arguments], return_remaining_strings=True)
+        *parsed, rest = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error
-    _refuse_unknown([word.lstrip("-") for word in rest], known, "unknown argument")
+    _refuse_unknown([word.lstrip("-").partition("=")[0] for word in rest], known, "unknown argument")
     return tuple(parsed)
 
 
@@ -106,6 +109,10 @@ def _setting(recipe: str, name: str) -> Path:
     if not path.is_file():
         raise ConfigurationError(f"--config {name}: neither a file nor one of the settings {', '.join(found)}.")
     return path
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigurationError(message)
 
 
 def _take(arguments: list[str], flag: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Around training: record, trust checks and held-out evaluation; after it: save, reload what was saved, sum up."""
+"""Around training: record, trust checks, held-out evaluation; after it: save, reload what was saved, sum up."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import ProgressCallback
 
-from rlft.evaluate.policy import BeforeAfter
+from rlft.evaluate.policy import HeldOut
 from rlft.prepare import Plan
 from rlft.record.callback import RecordCallback
 from rlft.record.curve import draw_curve
@@ -32,17 +32,18 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     args, folder = trainer.args, Path(trainer.args.output_dir)
     if args.should_save:
         save_config(folder, plan.configuration)
-    trust, accuracy = TrustCallback(), BeforeAfter(trainer, list(plan.held_out), plan.metric)
+    trust, accuracy = TrustCallback(), HeldOut(trainer, list(plan.held_out), plan.metric)
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ShortProgress())
     for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()
-    last = str(args.resume_from_checkpoint).lower() == "true"  # the flag is text; `true` means the last checkpoint
-    trainer.train(resume_from_checkpoint=last or args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(str(folder))
+    if len(plan.held_out):
+        accuracy.evaluate("after")  # once the adapter is safe on disk
     if args.should_save:
         rows = [*_accuracy_rows(accuracy.results), *_run_rows(trainer, plan, trust.report, seconds)]
         curve = _curve(folder, accuracy.results, plan.title)

@@ -51,13 +51,13 @@ def check_batch(args: Any, train_rows: int, processes: int) -> str:
     return summary_table(rows)
 
 
-def check_adapter_targets(model_name: str, targets: Any, **from_pretrained: Any) -> None:
+def check_adapter_targets(model_name: str, config: Any, targets: Any) -> None:
     """Verify that every LoRA target names a module, on a skeleton of the model without weights.
 
     Args:
-        model_name: model folder or Hub id.
-        targets: `LoraConfig.target_modules`: a list of suffixes, a regular expression, `all-linear`, or None.
-        **from_pretrained: passed to `AutoConfig.from_pretrained` (revision, trust_remote_code).
+        model_name: for the message.
+        config: the model's configuration.
+        targets: `LoraConfig.target_modules`: several suffixes, a regular expression, `all-linear`, or None.
 
     Raises:
         PreflightError: naming the targets that match nothing and some modules that exist.
@@ -65,9 +65,8 @@ def check_adapter_targets(model_name: str, targets: Any, **from_pretrained: Any)
     if targets is None or targets == "all-linear":
         return
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model_name, **from_pretrained)
     with init_empty_weights():
         skeleton = AutoModelForCausalLM.from_config(config)
     names = [name for name, _ in skeleton.named_modules()]

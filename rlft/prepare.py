@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from transformers import AutoConfig
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
@@ -20,9 +21,11 @@ from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
 from rlft.record.folder import claim_output_dir
-from rlft.rewards import RewardError, check_columns, load_rewards
+from rlft.rewards import RewardError, check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made
 from rlft.tiny import tasks
+from rlft.tiny.model import tiny_model
+from rlft.tiny.tokenizer import char_tokenizer
 
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
 
@@ -89,21 +92,21 @@ def _prepare(
     )
     check_columns([*rewards, metric], train_rows.column_names)
     table = check_batch(training, len(train_rows), training.world_size)
+    peft_config = _peft_config(model, training.trust_remote_code)
+    training.resume_from_checkpoint = _yes_no_or_path(training.resume_from_checkpoint)
     training.output_dir = _run_folder(name, training)
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
-    path = _model_path(model.model_name_or_path, training.seed)
-    peft_config: Any = get_peft_config(model)
-    if peft_config is not None:
-        check_adapter_targets(path, peft_config.target_modules, trust_remote_code=training.trust_remote_code)
+        if recipe.smoke:
+            print("A smoke run shows that everything works; it is too short for its accuracy to mean anything.")  # noqa: T201
     return Plan(
-        model=path,
+        model=_model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=_model_init_kwargs(model),
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
         held_out=held_out if recipe.eval_rows else held_out.select([]),
-        metric=metric,
+        metric=checked(metric, timeout=training.reward_timeout),
         configuration={
             "recipe": asdict(recipe),
             "data": asdict(data),
@@ -140,14 +143,42 @@ def _free_folder(name: str) -> str:
             return str(folder)
 
 
+def _peft_config(model: ModelConfig, trust_remote_code: bool) -> Any:
+    """The LoRA configuration, its targets checked against the model's modules; None without `--use_peft`."""
+    lora: Any = get_peft_config(model)
+    if lora is None:
+        return None
+    if isinstance(lora.target_modules, str) and lora.target_modules.isidentifier():
+        lora.target_modules = {lora.target_modules}  # one module's name, which PEFT would take for a regular expression
+    check_adapter_targets(str(model.model_name_or_path), _config_of(model, trust_remote_code), lora.target_modules)
+    return lora
+
+
+def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
+    name = _known(model.model_name_or_path)
+    if name in tasks.TASKS:
+        return tiny_model(char_tokenizer()).config
+    return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
+
+
+def _yes_no_or_path(value: str | bool | None) -> str | bool | None:
+    """`--resume_from_checkpoint true` means the last checkpoint; the flag arrives as text."""
+    return {"true": True, "false": None}.get(str(value).lower(), value)
+
+
 def _shortened(name: str | None) -> str | None:
     return tasks.SMOKE.get(name, name) if name else name
 
 
 def _model_path(name: str | None, seed: int) -> str:
+    known = _known(name)
+    return str(tasks.warm_start(known, seed)) if known in tasks.TASKS else known
+
+
+def _known(name: str | None) -> str:
     if name is None:
         raise ValueError("no model: set --model_name_or_path to tiny/addition, a folder, or a Hub id.")
-    return str(tasks.warm_start(name, seed)) if name in tasks.TASKS else name
+    return name
 
 
 def _model_init_kwargs(model: ModelConfig) -> dict[str, Any]:

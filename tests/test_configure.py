@@ -1,5 +1,6 @@
 """YAML and flags: flags win, unknown keys name the nearest known one, help needs no torch."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -39,13 +40,15 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert parse(f"--config={path}", "--rate", "5").rate == 5.0
 
 
-def test_environment_of_the_file_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RLFT_TEST_VALUE", raising=False)
-    monkeypatch.setenv("RLFT_TEST_VALUE", "before")
-    parse("--config", write(tmp_path, "env:\n  RLFT_TEST_VALUE: 7\n"))
-    import os
-
-    assert os.environ["RLFT_TEST_VALUE"] == "7"
+def test_environment_of_the_file_is_set_where_the_user_s_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLFT_TEST_MINE", "mine")
+    monkeypatch.setenv("RLFT_TEST_OPEN", "to be removed when the test ends")
+    monkeypatch.delenv("RLFT_TEST_OPEN")
+    parse("--config", write(tmp_path, "env:\n  RLFT_TEST_MINE: 7\n  RLFT_TEST_OPEN: 7\n"))
+    assert os.environ["RLFT_TEST_MINE"] == "mine"
+    assert os.environ["RLFT_TEST_OPEN"] == "7"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,8 @@ def test_environment_of_the_file_is_set(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("rtae: 1", (), "mine.yaml: unknown key 'rtae'; did you mean 'rate'?"),
         ("rate: 1", ("--nmes", "a"), "unknown argument 'nmes'; did you mean 'names'?"),
+        ("rate: 1", ("--rat=3",), "unknown argument 'rat'; did you mean 'rate'?"),
+        ("rate: 1", ("--rate", "fast"), "argument --rate: invalid float value: 'fast'"),
         ("rate: -1", (), "rate=-1 must be positive"),
         ("- rate", (), "must hold `key: value` lines, found list"),
         ("rate: [", (), "not valid YAML"),

@@ -48,6 +48,6 @@ def credit_metrics(weighed: Iterable[tuple[Group, list[Tensor]]], accelerator: A
 
 
 def _sign_balance(group: Group, weights: list[Tensor]) -> float:
-    means = torch.stack([weight_T.mean() if len(weight_T) else torch.tensor(1.0) for weight_T in weights])
-    right, wrong = means[group.correct].mean(), means[~group.correct].mean()
+    means = torch.stack([weight_T.mean() for weight_T in weights])  # NaN for a rollout without tokens
+    right, wrong = means[group.correct].nanmean(), means[group.wrong].nanmean()
     return float((right - wrong) / (right + wrong)) if right + wrong > 0 else 0.0

@@ -41,8 +41,13 @@ class Group:
 
     @property
     def mixed(self) -> bool:
-        """Whether the group holds both correct and incorrect rollouts."""
-        return bool(self.correct.any()) and not bool(self.correct.all())
+        """Whether the group holds both correct and wrong rollouts; unscored ones are neither."""
+        return bool(self.correct.any()) and bool(self.wrong.any())
+
+    @property
+    def wrong(self) -> Tensor:
+        """(G,) bool: scored, and not correct."""
+        return ~self.correct & ~self.rewards.isnan()
 
 
 Credit = Callable[[Group], Sequence[Tensor]]

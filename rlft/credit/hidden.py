@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
@@ -34,32 +33,37 @@ class HiddenTap:
             self.norm = _final_norm(self.backbone)
 
     @contextmanager
-    def capture(self) -> Iterator[list[Tensor]]:
-        """While open, every forward of the backbone appends its states (rows of that chunk, S, H) to the list."""
+    def capture(self, completion_length: int) -> Iterator[list[Tensor]]:
+        """While open, every forward of the backbone appends the states of its completion tokens to the list.
+
+        Args:
+            completion_length: T; completions lie at the right end of every row.
+
+        Yields:
+            One tensor (rows of that chunk, T, H) a forward; position t has read completion token t.
+        """
         chunks: list[Tensor] = []
+
+        def keep(states_BSH: Tensor) -> None:
+            chunks.append(states_BSH.detach()[:, -completion_length:].clone())  # a view would keep the prompt's too
+
         if self.position == "pre_norm":
-            handle = self.norm.register_forward_pre_hook(lambda module, args: chunks.append(args[0].detach()))
+            handle = self.norm.register_forward_pre_hook(lambda module, args: keep(args[0]))
         else:
-            handle = self.backbone.register_forward_hook(
-                lambda module, args, output: chunks.append(_last_hidden_state(output).detach())
-            )
+            handle = self.backbone.register_forward_hook(lambda module, args, output: keep(_last_hidden_state(output)))
         try:
             yield chunks
         finally:
             handle.remove()
 
 
-def completion_states(chunks: list[Tensor], completion_length: int) -> Tensor:
-    """States of the completion tokens themselves: position t has read token t.
-
-    Args:
-        chunks: what a capture collected, in the order of the rows.
-        completion_length: T; completions lie at the right end of every row.
-
-    Returns:
-        (B, T, H).
-    """
-    return torch.cat([chunk[:, -completion_length:] for chunk in chunks])
+def drops_out(model: nn.Module) -> bool:
+    """Whether a forward in training mode is random: an active dropout layer, or attention dropout."""
+    for module in model.modules():
+        attention = getattr(module, "attention_dropout", 0.0)
+        if (isinstance(module, nn.Dropout) and module.p > 0) or (isinstance(attention, float) and attention > 0):
+            return True
+    return False
 
 
 def _last_hidden_state(output: Any) -> Tensor:

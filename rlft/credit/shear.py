@@ -90,7 +90,7 @@ def shear_weights(
     starts = [len(hidden_TH) for hidden_TH in hidden] if answer_start is None else answer_start
     compared = [hidden_TH[:start] for hidden_TH, start in zip(hidden, starts, strict=True)]
     scores = span_scores(compared, correct, window=window, stride=stride, distance=distance)
-    norm_bar = float(torch.cat([hidden_TH.double().norm(dim=1) for hidden_TH in hidden]).mean())
+    norm_bar = float(torch.cat([compared_TH.double().norm(dim=1) for compared_TH in compared]).mean())
     if norm_bar == 0 or all(score is None for score in scores):
         return [torch.ones(len(hidden_TH)) for hidden_TH in hidden]
     if distance in UNITLESS:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 from rlft.tiny.tasks import TASKS, TinyTask
 
@@ -37,7 +38,7 @@ def load_prompts(
         test_split: split held out; where it does not exist, the last `held_out` training rows are held out instead.
         prompt_column: column renamed to `prompt`.
         answer_column: column renamed to `answer`, if present.
-        system_prompt: turns string prompts into conversations that open with this text.
+        system_prompt: turns prompts into conversations that open with this text.
         held_out: held-out rows wanted.
 
     Returns:
@@ -62,7 +63,8 @@ def load_prompts(
         )
     renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
     if system_prompt is not None:
-        renamed = [split.map(_conversation, fn_kwargs={"system": system_prompt}) for split in renamed]
+        options = {"fn_kwargs": {"system": system_prompt}, "remove_columns": "prompt"}
+        renamed = [split.map(_conversation, **options).rename_column("conversation", "prompt") for split in renamed]
     return renamed[0], renamed[1]
 
 
@@ -75,8 +77,17 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     if suffix in FORMATS:
         if not Path(name).is_file():
             raise DataError(f"--dataset_name {name}: no such file.")
-        return load_dataset(FORMATS[suffix], data_files=name)
+        return _read_file(name, FORMATS[suffix])
     return load_dataset(name, config)
+
+
+def _read_file(name: str, kind: str) -> DatasetDict:
+    if not Path(name).read_bytes().strip():
+        raise DataError(f"{name} is empty; give a file with one row per line.")
+    try:
+        return load_dataset(kind, data_files=name)
+    except DatasetGenerationError as error:
+        raise DataError(f"{name} cannot be read as {kind}: {error.__cause__ or error}") from error
 
 
 def _tiny(task: TinyTask, held_out: int) -> DatasetDict:
@@ -107,7 +118,9 @@ def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column
 
 
 def _conversation(row: dict[str, Any], system: str) -> dict[str, Any]:
-    return {"prompt": [{"role": "system", "content": system}, {"role": "user", "content": row["prompt"]}]}
+    prompt = row["prompt"]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return {"conversation": [{"role": "system", "content": system}, *turns]}
 
 
 def _list(names: Any) -> str:

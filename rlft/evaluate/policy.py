@@ -14,22 +14,20 @@ Row = dict[str, Any]
 Metric = Callable[..., Sequence[float]]
 
 
-def sample_completions(
-    trainer: Any, prompts: Sequence[Any], *, temperature: float, seed: int = 0, batch_size: int = 128
-) -> list[Any]:
+def sample_completions(trainer: Any, prompts: Sequence[Any], *, temperature: float, seed: int = 0) -> list[Any]:
     """One completion a prompt from the trainer's current policy, with `transformers` generate.
 
     Args:
-        trainer: a `GRPOTrainer`: model, tokenizer and `max_completion_length` are read.
+        trainer: a `GRPOTrainer`: model, tokenizer, `max_completion_length` and `per_device_eval_batch_size` are read.
         prompts: strings, or conversations (then completions are conversations too).
         temperature: 0 is greedy; otherwise plain sampling at this temperature.
         seed: of the sampling; the training run's own random state is left as it was.
-        batch_size: prompts generated at once.
 
     Returns:
         Completions in the order of the prompts.
     """
     completions: list[Any] = []
+    batch_size = trainer.args.per_device_eval_batch_size
     with _own_random_state(seed), generation_model(trainer) as model:
         for start in tqdm(range(0, len(prompts), batch_size), desc="evaluate", leave=False):
             completions += _generate(trainer, model, prompts[start : start + batch_size], temperature)
@@ -43,23 +41,21 @@ def evaluate_policy(
     *,
     temperature: float,
     seed: int = 0,
-    batch_size: int = 128,
 ) -> float:
     """Mean of `metric` over held-out rows.
 
     Args:
         trainer: a `GRPOTrainer`; every process must call this.
         rows: held-out rows with `prompt` and the columns the metric reads.
-        metric: `f(completions, prompts, **columns) -> values`.
+        metric: `f(completions, prompts, **columns) -> values`; None (does not apply) is left out of the mean.
         temperature: 0 is greedy.
         seed: of the sampling.
-        batch_size: prompts generated at once on each process.
 
     Returns:
         The mean, the same on every process.
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: if there are no rows, or the metric applies to none.
     """
     if not rows:
         raise ValueError("there are no held-out rows to evaluate on; raise --eval_rows or give an evaluation split.")
@@ -71,16 +67,20 @@ def evaluate_policy(
         [rows[i]["prompt"] for i in mine],
         temperature=temperature,
         seed=seed + rank,
-        batch_size=batch_size,
     )
     columns = {name: [rows[i][name] for i in mine] for name in rows[0] if name != "prompt"}
     values = metric(completions=completions, prompts=[rows[i]["prompt"] for i in mine], **columns)
-    scored = dict(gather_object(list(zip(mine, map(float, values), strict=True))))
-    return sum(scored.values()) / len(scored)
+    gathered = dict(gather_object(list(zip(mine, values, strict=True))))
+    scored = [float(value) for value in gathered.values() if value is not None]
+    if not scored:
+        raise ValueError(
+            f"the metric gave None for all {len(rows)} held-out rows; set --eval_metric to one that applies."
+        )
+    return sum(scored) / len(scored)
 
 
-class BeforeAfter(TrainerCallback):
-    """Evaluates the policy when training begins and when it ends.
+class HeldOut(TrainerCallback):
+    """Evaluates the policy when training begins, and whenever asked.
 
     Args:
         trainer: a `GRPOTrainer`.
@@ -88,7 +88,7 @@ class BeforeAfter(TrainerCallback):
         metric: the task metric.
 
     Attributes:
-        results: `{"before": {"sampled": ..., "greedy": ...}, "after": {...}}`, filled as they become known.
+        results: `{"before": {"sampled": ..., "greedy": ...}, ...}`, filled as they become known.
     """
 
     def __init__(self, trainer: Any, rows: Sequence[Row], metric: Metric):
@@ -97,13 +97,10 @@ class BeforeAfter(TrainerCallback):
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Accuracy before the first step."""
-        self._evaluate("before")
+        self.evaluate("before")
 
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        """Accuracy after the last step."""
-        self._evaluate("after")
-
-    def _evaluate(self, when: str) -> None:
+    def evaluate(self, when: str) -> None:
+        """Accuracy now, sampled at the training temperature and greedy, into `results` and the log."""
         temperatures = {"sampled": self.trainer.args.temperature, "greedy": 0.0}
         self.results[when] = {
             how: evaluate_policy(self.trainer, self.rows, self.metric, temperature=temperature)
@@ -127,9 +124,12 @@ def _generate(trainer: Any, model: Any, prompts: Sequence[Any], temperature: flo
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
         **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
     )
-    output = model.generate(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
-    )
+    # What a call leaves open, generate takes from the model's own defaults (top_p, repetition_penalty, ...): none here.
+    own, model.generation_config = model.generation_config, config
+    try:
+        output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    finally:
+        model.generation_config = own
     texts = tokenizer.batch_decode(output[:, inputs["input_ids"].size(1) :], skip_special_tokens=True)
     return [[{"role": "assistant", "content": text}] for text in texts] if conversations else texts
 

@@ -36,7 +36,7 @@ def claim_output_dir(path: str | os.PathLike[str], resume: bool) -> Path:
         raise FileExistsError(
             f"output_dir {str(folder)!r} holds another run (found {', '.join(found[:5])}{more}), which this "
             "run would mix with its own. Choose another folder with --output_dir, or go on with that run "
-            "by --resume_from_checkpoint."
+            "by --resume_from_checkpoint true."
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -35,13 +35,22 @@ def load_rewards(specs: Sequence[str | Callable[..., Any]]) -> list[Callable[...
         RewardError: if two have one name, since TRL logs them under it.
     """
     functions = [resolve(spec, kind="reward", names=ready_made()) for spec in specs]
-    names = [reward_name(fn) for fn in functions]
+    refuse_same_names(functions)
+    return functions
+
+
+def refuse_same_names(functions: Sequence[Any]) -> None:
+    """Refuse two reward functions of one name.
+
+    Raises:
+        RewardError: since TRL logs rewards by name, and would log the two as one.
+    """
+    names = [reward_name(fn) for fn in functions if callable(fn)]
     for name in names:
         if names.count(name) > 1:
             raise RewardError(
                 f"{names.count(name)} reward functions are named {name!r}, and TRL would log them as one. Rename one."
             )
-    return functions
 
 
 def check_columns(reward_funcs: Iterable[Any], columns: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rlft import compat
 from rlft.credit.batch import Outcomes
 from rlft.record.rollouts import RolloutRow
 
@@ -25,9 +26,10 @@ def rollout_rows(
     """
     decode = trainer.processing_class.batch_decode
     prompts = [ids[mask.bool()].tolist() for ids, mask in _rows(rollouts, "prompt")]
-    completions = [ids[mask.bool()].tolist() for ids, mask in _rows(rollouts, "completion")]
-    weights = [row[mask.bool()].tolist() for row, mask in zip(credit_BT, rollouts["completion_mask"], strict=True)]
-    stop_ids = _stop_ids(trainer)
+    pad, stop_ids = compat.pad_and_stop_ids(trainer)
+    kept = [_sampled(ids, mask.bool(), pad) for ids, mask in _rows(rollouts, "completion")]
+    completions = [ids[keep].tolist() for (ids, _), keep in zip(_rows(rollouts, "completion"), kept, strict=True)]
+    weights = [row[keep].tolist() for row, keep in zip(credit_BT, kept, strict=True)]
     step = trainer.state.global_step
     texts = zip(decode(prompts), decode(completions), strict=True)
     return [
@@ -57,11 +59,11 @@ def _rows(rollouts: dict[str, Any], side: str) -> Any:
     return zip(rollouts[f"{side}_ids"], rollouts[f"{side}_mask"], strict=True)
 
 
-def _stop_ids(trainer: Any) -> set[int]:
-    """Every id that ends a completion: the tokenizer's and those of the model's generation config."""
-    configured = trainer.accelerator.unwrap_model(trainer.model).generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return {token for token in (trainer.processing_class.eos_token_id, *several) if token is not None}
+def _sampled(ids_T: Tensor, mask_T: Tensor, pad: int) -> Tensor:
+    """Mask of the tokens that were sampled; TRL clears the whole mask of a completion it truncated and ignores."""
+    if mask_T.any():
+        return mask_T
+    return (ids_T != pad).flip(0).cumsum(0).flip(0) > 0  # all but the padding at the end
 
 
 def _or_none(value: float) -> float | None:

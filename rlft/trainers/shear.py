@@ -29,12 +29,13 @@ from rlft.credit.answer import answer_start
 from rlft.credit.balance import credit_metrics
 from rlft.credit.batch import Outcomes, TokenRows, groups_among, spread, weigh
 from rlft.credit.group import Credit, needs
-from rlft.credit.hidden import HiddenTap, completion_states
+from rlft.credit.hidden import HiddenTap, drops_out
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
 from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
 from rlft.rewards import checked, refuse_unscored_groups
+from rlft.rewards.loading import refuse_same_names
 from rlft.trainers.rollout_rows import rollout_rows
 
 
@@ -116,21 +117,25 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
 
     @contextmanager
     def generation_stage(self) -> Iterator[None]:
-        """Arm the tap for the first scoring forward of this batch: the policy's, if TRL makes one."""
-        self._states, self._tap_armed = None, self.tap is not None and self.model.training
+        """Arm the tap for the first scoring forward of this batch: the policy's, if TRL makes one.
+
+        TRL scores in training mode, so dropout would blur its states; then the forward of ours is used.
+        """
+        self._states = None
+        self._tap_armed = self.tap is not None and self.model.training and not drops_out(self.tap.backbone)
         try:
             yield
         finally:
             self._tap_armed = False
 
     @contextmanager
-    def scoring_forward(self) -> Iterator[None]:
+    def scoring_forward(self, completion_length: int) -> Iterator[None]:
         """Collect states if armed, once: a later forward of the stage may be the reference policy's."""
         if not self._tap_armed or self.tap is None:
             yield
             return
         self._tap_armed = False
-        with self.tap.capture() as chunks:
+        with self.tap.capture(completion_length) as chunks:
             yield
         self._states = torch.cat(chunks) if chunks else None
 
@@ -163,14 +168,13 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
 
     def _hidden_states(self, rollouts: compat.Rollouts) -> Tensor:
         """(B, T, H) from TRL's scoring forward, or from one forward of ours if TRL made none of the policy."""
-        length = rollouts["completion_ids"].size(1)
         states, self._states = self._states, None
         if states is not None and "old_per_token_logps" in rollouts:
-            return completion_states([states], length)
+            return states
         assert self.tap is not None
-        with self.tap.capture() as chunks:
+        with self.tap.capture(rollouts["completion_ids"].size(1)) as chunks:
             compat.policy_forward(self, rollouts)
-        return completion_states(chunks, length)
+        return torch.cat(chunks)
 
 
 def _credit_of(args: SHEARConfig) -> Credit:
@@ -188,4 +192,5 @@ def _checked_all(reward_funcs: Any, timeout: float) -> list[Any] | None:
     if reward_funcs is None:
         return None
     functions: Sequence[Any] = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    refuse_same_names(functions)
     return [checked(function, timeout=timeout) for function in functions]

@@ -20,6 +20,14 @@ def group(**fields: object) -> Group:
     return Group(**(base | fields))  # type: ignore[arg-type]
 
 
+def test_unscored_rollouts_are_neither_correct_nor_wrong() -> None:
+    nan = float("nan")
+    given = group(rewards=torch.tensor([1.0, nan]), correct=torch.tensor([True, False]))
+    assert not given.mixed
+    assert given.wrong.tolist() == [False, False]
+    assert group().mixed
+
+
 def test_constant_is_all_ones() -> None:
     assert [weight_T.tolist() for weight_T in load_credit("constant")(group())] == [[1, 1, 1], [1, 1]]
 

@@ -129,11 +129,12 @@ def test_mix_interpolates_to_plain_grpo() -> None:
     assert same(shear_weights(hidden, CORRECT, window=4, stride=2, mix=0.0), [torch.ones(len(h)) for h in hidden])
 
 
-def test_excluded_answer_has_no_influence() -> None:
+@pytest.mark.parametrize("normalize", ["group", "rollout", "mean_one"])
+def test_excluded_answer_has_no_influence(normalize: str) -> None:
     """Whatever stands in the answers, the weights before them stay, and answer tokens get the rollout's mean."""
     hidden, starts = rollouts(), [6, 5, 8, 3]
     changed = [torch.cat([h[:start], 100 + h[start:]]) for h, start in zip(hidden, starts, strict=True)]
-    options = {"window": 4, "stride": 2, "normalize": "rollout", "answer_start": starts}
+    options = {"window": 4, "stride": 2, "normalize": normalize, "answer_start": starts}
     plain, other = shear_weights(hidden, CORRECT, **options), shear_weights(changed, CORRECT, **options)
     assert same(plain, other)
     for weight_T, start in zip(plain, starts, strict=True):

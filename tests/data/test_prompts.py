@@ -37,6 +37,22 @@ def test_system_prompt_makes_conversations(tmp_path: Path) -> None:
     assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
 
 
+def test_system_prompt_opens_conversations_that_exist(tmp_path: Path) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"{i}+1="}], "answer": "1"} for i in range(4)]
+    path = tmp_path / "chat.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, _ = load_prompts(str(path), system_prompt="Think.", held_out=1)
+    assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("\n\n", "is empty"), ("{not json", "cannot be read")])
+def test_unreadable_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_prompts(str(path))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -38,7 +38,8 @@ def trainer(random_model: Path, grpo_arguments: Any) -> SHEARTrainer:  # noqa: F
 
 def test_greedy_completions_equal_stepwise_argmax(trainer: SHEARTrainer) -> None:
     """Left padding and batching must not change what each prompt gets."""
-    completions = sample_completions(trainer, PROMPTS, temperature=0.0, batch_size=3)
+    trainer.args.per_device_eval_batch_size = 3
+    completions = sample_completions(trainer, PROMPTS, temperature=0.0)
     tokenizer, model = trainer.processing_class, trainer.model.eval()
     for prompt, completion in zip(PROMPTS, completions, strict=True):
         ids = tokenizer(prompt).input_ids
@@ -69,3 +70,18 @@ def test_metric_gets_the_columns_of_its_rows(trainer: SHEARTrainer) -> None:
     assert evaluate_policy(trainer, rows, metric, temperature=0.0) == pytest.approx(1.5)
     with pytest.raises(ValueError, match="--eval_rows"):
         evaluate_policy(trainer, [], metric, temperature=0.0)
+
+
+def test_rows_without_a_verdict_are_left_out(trainer: SHEARTrainer) -> None:
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    assert evaluate_policy(trainer, rows, lambda **_: [1.0, None, 0.0, None], temperature=0.0) == 0.5
+    with pytest.raises(ValueError, match="None for all 4 held-out rows"):
+        evaluate_policy(trainer, rows, lambda **_: [None] * 4, temperature=0.0)
+
+
+def test_the_model_s_own_sampling_defaults_have_no_say(trainer: SHEARTrainer) -> None:
+    """A shipped top_p or repetition penalty would make `plain sampling` something else."""
+    plain = [sample_completions(trainer, PROMPTS, temperature=t, seed=3) for t in (1.0, 0.0)]
+    trainer.model.generation_config.update(top_p=1e-6, repetition_penalty=50.0, top_k=1)
+    assert [sample_completions(trainer, PROMPTS, temperature=t, seed=3) for t in (1.0, 0.0)] == plain
+    assert trainer.model.generation_config.top_k == 1

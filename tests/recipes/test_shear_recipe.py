@@ -88,12 +88,13 @@ BAD_INPUT = {
     "reward that does not resolve": (["--reward_funcs", "exact_macth"], "exact_match"),
     "reward that needs a column the dataset lacks": (["--reward_funcs", "{tmp}/mine.py:needs_hint"], "hint"),
     "dataset without prompts": (["--dataset_name", "{tmp}/rows.jsonl", "--eval_rows", "2"], "no column 'prompt'"),
-    "dataset that is empty": (["--dataset_name", "{tmp}/empty.jsonl", "--eval_rows", "4"], "4 were held out"),
+    "dataset that is empty": (["--dataset_name", "{tmp}/empty.jsonl"], "is empty"),
+    "dataset with nothing left to train on": (["--dataset_name", "{tmp}/one.jsonl"], "512 were held out"),
     "batch that is no multiple of the group": (["--per_device_train_batch_size", "12"], "divisible by"),
     "window below stride": (["--window", "2", "--stride", "3"], "1 <= stride <= window"),
     "window below 1": (["--window", "0", "--stride", "0"], "1 <= stride <= window"),
     "unknown key": (["--config", "{tmp}/bad.yaml"], "did you mean 'num_generations'"),
-    "adapter target that matches nothing": (["--lora_target_modules", "query", "--smoke"], "'query' matches no module"),
+    "adapter target that matches nothing": (["--lora_target_modules", "query"], "'query' matches no module"),
     "credit that does not resolve": (["--credit", "sheer"], "shear"),
     "metric that does not resolve": (["--eval_metric", "accurracy"], "answer_match"),
 }
@@ -105,7 +106,8 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
 ) -> None:
     (tmp_path / "mine.py").write_text(REWARDS)
     data(tmp_path, [{"question": "1+1=", "answer": "2"}] * 8)
-    (tmp_path / "empty.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "one.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
     (tmp_path / "bad.yaml").write_text("num_generatoins: 4\n")
     flags, message = BAD_INPUT[case]
     out = tmp_path / "run"
@@ -116,7 +118,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
         runpy.run_path(str(ROOT / "recipes/shear.py"), run_name="__main__")
     assert str(refused.value).startswith("error: ")
     assert message in str(refused.value)
-    assert not (out / "config.yaml").exists()
+    assert not out.exists()
 
 
 def test_learning_shows_in_forty_steps(tmp_path: Path) -> None:
@@ -162,7 +164,17 @@ def test_two_processes_run_the_recipe(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     """Two steps, then two more in the same folder; the record holds all four."""
     folder = tmp_path / "run"
-    flags = ["--smoke", "--output_dir", str(folder), "--eval_rows", "0", "--credit", "constant", "--save_steps", "2"]
+    flags = [
+        "--smoke",
+        "--output_dir",
+        str(folder),
+        "--eval_rows",
+        "0",
+        "--lora_target_modules",
+        "q_proj",
+        "--save_steps",
+        "2",
+    ]
     assert shear(*flags, "--max_steps", "2", "--save_strategy", "steps").returncode == 0
     on = shear(*flags, "--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true")
     assert on.returncode == 0, on.stderr[-3000:]

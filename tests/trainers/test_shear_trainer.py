@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rlft import SHEARConfig, SHEARTrainer
 from rlft.credit import CreditError, Group, shear_weights
 from rlft.record.rollouts import read_rollouts
+from rlft.rewards import RewardError
 from tests.trainers.conftest import parity
 
 Arguments = Callable[..., dict[str, Any]]
@@ -128,6 +129,7 @@ def recorded_states(trainer: SHEARTrainer) -> list[torch.Tensor]:
         ("reference pass only, under PEFT", {"beta": 0.1}, True),
         ("policy and reference pass, under PEFT", {"beta": 0.1, "num_iterations": 2}, True),
         ("gradient checkpointing", {"gradient_checkpointing": True, "num_iterations": 2}, False),
+        ("scoring forward blurred by dropout", {"num_iterations": 2}, True),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
@@ -136,7 +138,8 @@ def test_states_are_the_policy_s_own(
 ) -> None:
     """Whatever forward they were tapped from, the states equal `output_hidden_states` of the current policy."""
     config = SHEARConfig(window=4, stride=2, **grpo_arguments(max_steps=1, **changes))
-    peft = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False) if lora else None
+    dropout = 0.5 if "dropout" in regime else 0.0
+    peft = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_dropout=dropout) if lora else None
     trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts, peft_config=peft)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     states = recorded_states(trainer)
@@ -293,3 +296,23 @@ def test_a_broken_credit_function_stops_the_run(
     trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts)
     with pytest.raises(CreditError, match="credit short"):
         trainer.train()
+
+
+def test_two_rewards_of_one_name_are_refused(prompts: Dataset, grpo_arguments: Arguments) -> None:
+    with pytest.raises(RewardError, match="named 'parity'"):
+        SHEARTrainer("no model is loaded", [parity, parity], SHEARConfig(**grpo_arguments()), train_dataset=prompts)
+
+
+def test_masked_truncated_completions_are_recorded_with_their_tokens(
+    random_model: Path, prompts: Dataset, grpo_arguments: Arguments
+) -> None:
+    """TRL clears the mask of a truncated completion; the record still says what was sampled, with no credit."""
+    config = SHEARConfig(window=4, stride=2, mask_truncated_completions=True, **grpo_arguments(max_steps=1))
+    SHEARTrainer(str(random_model), parity, config, train_dataset=prompts).train()
+    rows = list(read_rollouts(Path(config.output_dir) / "record"))
+    truncated = [row for row in rows if row.finish == "length"]
+    assert truncated
+    for row in truncated:
+        assert len(row.token_ids) == 12
+        assert row.completion
+        assert set(row.credit) == {0.0}
