@@ -37,4 +37,6 @@ class RecipeArguments:
     torch_threads: int | None = field(
         default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
     )
-    smoke: bool = field(default=False, metadata={"help": "A few steps only: does everything work here?"})
+    smoke: bool = field(
+        default=False, metadata={"help": "Does everything work here? At most 5 steps and 32 held-out rows."}
+    )

@@ -1,11 +1,15 @@
 """Around training: record, trust checks, held-out evaluation; after it: save, reload what was saved, sum up."""
 
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import ProgressCallback
 
+from rlft.credit import CreditError
 from rlft.evaluate.policy import HeldOut
 from rlft.prepare import Plan
 from rlft.record.callback import RecordCallback
@@ -14,7 +18,8 @@ from rlft.record.folder import save_config
 from rlft.record.jsonl import read_jsonl
 from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
-from rlft.trainers.trust import TrustCallback, check_adapter
+from rlft.rewards import RewardError
+from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 
 Results = dict[str, dict[str, float]]
 
@@ -27,7 +32,8 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         plan: from `rlft.prepare.prepare`.
 
     Raises:
-        rlft.trainers.trust.TrustError: if training reached nothing, or the saved adapter is not the trained one.
+        SystemExit: with one line, if a reward, the credit or a trust check stops the run, or somebody interrupts it.
+        rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
     args, folder = trainer.args, Path(trainer.args.output_dir)
     if args.should_save:
@@ -39,7 +45,8 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    with _short_endings(trainer):
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(str(folder))
     if len(plan.held_out):
@@ -50,8 +57,24 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         rows += [("curve", str(curve)), ("record", str(folder / "record"))]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
         print(f"\n{summary_table(rows)}\n\nLoad it:\n{_load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
+        if plan.smoke:
+            print("\nThe smoke passed: everything works here. After so few steps, accuracy means nothing.")  # noqa: T201
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
+
+
+@contextmanager
+def _short_endings(trainer: Any) -> Iterator[None]:
+    """End a run that cannot go on with what happened, where the user's own code raised, and what is kept."""
+    kept = f"What was recorded is in {Path(trainer.args.output_dir) / 'record'}; no adapter was saved."
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept}") from interrupt
+    except (RewardError, CreditError, TrustError) as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        raise SystemExit(f"\nerror: {error}\n{kept}") from error
 
 
 def _accuracy_rows(results: Results) -> list[tuple[str, str]]:

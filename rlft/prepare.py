@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoConfig
+from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
@@ -43,6 +44,7 @@ class Plan:
     metric: Callable[..., Any]
     configuration: dict[str, Any]
     title: str
+    smoke: bool
     started: float
 
 
@@ -64,8 +66,8 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
         torch.set_num_threads(recipe.torch_threads)
     if recipe.smoke:
         recipe = replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
-        model.model_name_or_path = _shortened(model.model_name_or_path)
-        data.dataset_name = _shortened(data.dataset_name)
+        if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
+            model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
         training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
         training.warmup_steps, training.logging_steps = 0, 1
     try:
@@ -93,12 +95,12 @@ def _prepare(
     check_columns([*rewards, metric], train_rows.column_names)
     table = check_batch(training, len(train_rows), training.world_size)
     peft_config = _peft_config(model, training.trust_remote_code)
-    training.resume_from_checkpoint = _yes_no_or_path(training.resume_from_checkpoint)
+    training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
     training.output_dir = _run_folder(name, training)
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
         if recipe.smoke:
-            print("A smoke run shows that everything works; it is too short for its accuracy to mean anything.")  # noqa: T201
+            print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(held_out)} held-out rows")  # noqa: T201
     return Plan(
         model=_model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=_model_init_kwargs(model),
@@ -114,6 +116,7 @@ def _prepare(
             "training": training.to_dict(),
         },
         title=f"{name}, credit {training.credit}, on {data.dataset_name}",
+        smoke=recipe.smoke,
         started=started,
     )
 
@@ -161,13 +164,20 @@ def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
     return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
 
 
-def _yes_no_or_path(value: str | bool | None) -> str | bool | None:
-    """`--resume_from_checkpoint true` means the last checkpoint; the flag arrives as text."""
-    return {"true": True, "false": None}.get(str(value).lower(), value)
-
-
-def _shortened(name: str | None) -> str | None:
-    return tasks.SMOKE.get(name, name) if name else name
+def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None:
+    """The checkpoint to go on from: `true` means the last one in the run folder, and so does a run folder."""
+    if str(wanted).lower() in ("none", "false", ""):
+        return None
+    folder = output_dir if str(wanted).lower() == "true" else str(wanted)
+    if folder is None or not Path(folder).is_dir():
+        raise ValueError(f"--resume_from_checkpoint {wanted}: no folder {folder}; set --output_dir to that run.")
+    found = folder if (Path(folder) / "trainer_state.json").is_file() else get_last_checkpoint(folder)
+    if found is None:
+        raise ValueError(
+            f"--resume_from_checkpoint {wanted}: {folder} holds no checkpoint (a run writes them with "
+            "--save_strategy steps --save_steps N); start afresh in another --output_dir."
+        )
+    return found
 
 
 def _model_path(name: str | None, seed: int) -> str:

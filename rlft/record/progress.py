@@ -24,8 +24,8 @@ class ShortProgress(ProgressCallback):
             return
         accuracy = {name: value for name, value in logs.items() if name.startswith("accuracy/")}
         if accuracy:
-            shown = "  ".join(f"{name.removeprefix('accuracy/')} {value:.3f}" for name, value in accuracy.items())
-            self.training_bar.write(f"held-out accuracy  {shown}")
+            shown = ", ".join(f"{name.removeprefix('accuracy/')} {value:.3f}" for name, value in accuracy.items())
+            self.training_bar.write(f"held-out accuracy {shown.replace('_', ' ')}")
         if "reward" not in logs:
             return
         self.training_bar.set_postfix(reward=f"{logs['reward']:.3f}")

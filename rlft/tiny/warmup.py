@@ -56,6 +56,7 @@ def warm_up(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
+            print(f"warming up the embedded model, once: supervised training, kept in {folder}", flush=True)  # noqa: T201
             _train(rows, folder, seed, schedule)
     return folder
 
@@ -68,6 +69,7 @@ def _key(rows: Sequence[Mapping[str, str]], seed: int, schedule: Mapping[str, An
 
 
 def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule: Mapping[str, Any]) -> None:
+    datasets.disable_progress_bars()
     tokenizer = char_tokenizer()
     model = tiny_model(tokenizer, seed=seed)
     with tempfile.TemporaryDirectory(prefix="warm-up-", dir=folder.parent) as scratch:
@@ -82,7 +84,7 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
                 completion_only_loss=True,
                 report_to="none",
                 save_strategy="no",
-                logging_steps=50,
+                logging_strategy="no",
                 optim="adamw_torch_fused",
                 **schedule,
             ),
@@ -94,3 +96,4 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         finished.replace(folder)  # the folder appears whole or not at all
+    datasets.enable_progress_bars()

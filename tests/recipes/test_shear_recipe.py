@@ -48,7 +48,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
 
 
 def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
-    lines = smoke[1].partition("Load it:\n")[2].strip()
+    lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
     code = (
         f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
     )
@@ -93,6 +93,8 @@ BAD_INPUT = {
     "batch that is no multiple of the group": (["--per_device_train_batch_size", "12"], "divisible by"),
     "window below stride": (["--window", "2", "--stride", "3"], "1 <= stride <= window"),
     "window below 1": (["--window", "0", "--stride", "0"], "1 <= stride <= window"),
+    "resuming where nothing was saved": (["--resume_from_checkpoint", "true"], "no folder"),
+    "resuming from a folder without checkpoints": (["--resume_from_checkpoint", "{tmp}"], "holds no checkpoint"),
     "unknown key": (["--config", "{tmp}/bad.yaml"], "did you mean 'num_generations'"),
     "adapter target that matches nothing": (["--lora_target_modules", "query"], "'query' matches no module"),
     "credit that does not resolve": (["--credit", "sheer"], "shear"),
@@ -179,3 +181,16 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     on = shear(*flags, "--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true")
     assert on.returncode == 0, on.stderr[-3000:]
     assert [row.step for row in read_rollouts(folder / "record")][::128] == [0, 1, 2, 3]
+
+
+def test_a_reward_that_fails_ends_the_run_in_few_words(tmp_path: Path) -> None:
+    """The user's own frames, one line that names the reward, and where the record is."""
+    (tmp_path / "mine.py").write_text("def boom(completions, **kwargs):\n    raise KeyError('gold')\n")
+    flags = ["--smoke", "--eval_rows", "0", "--output_dir", str(tmp_path / "run")]
+    failed = shear(*flags, "--reward_funcs", f"{tmp_path / 'mine.py'}:boom")
+    assert failed.returncode == 1
+    ending = failed.stderr[failed.stderr.rindex("Traceback") :]
+    assert "mine.py" in ending
+    assert "error: reward 'boom' raised KeyError: 'gold'" in ending
+    assert str(tmp_path / "run/record") in ending
+    assert "grpo_trainer.py" not in ending

@@ -39,7 +39,7 @@ def test_about_fifteen_lines_a_run() -> None:
 
 def test_accuracy_is_always_shown() -> None:
     bar = logged({"accuracy/before_sampled": 0.5, "accuracy/before_greedy": 0.25})
-    assert bar.lines == ["held-out accuracy  before_sampled 0.500  before_greedy 0.250"]
+    assert bar.lines == ["held-out accuracy before sampled 0.500, before greedy 0.250"]
 
 
 def test_other_processes_are_silent() -> None:
