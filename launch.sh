@@ -134,7 +134,7 @@ fill_venv() {
     : >"$unfinished"
   fi
   rm -f "$ready"
-  say "setting up $venv (1.5 GB on disk with the CPU build of torch; minutes once)"
+  say "setting up $venv (1.7 GB on disk with the CPU build of torch; minutes once)"
   if ! command -v uv >/dev/null; then
     with_pip
   elif ! with_uv; then

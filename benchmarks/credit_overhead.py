@@ -148,7 +148,7 @@ def main() -> None:
             print(arm, json.dumps(seen[arm][-1]), flush=True)
     base = options.arms[0]
     result = {
-        "settings": {key: str(value) for key, value in vars(options).items()},
+        "settings": {key: value for key, value in vars(options).items() if key != "output"},
         "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.machine(),
         "versions": {"torch": torch.__version__, "trl": trl.__version__, "transformers": transformers.__version__},
         "median_seconds": {arm: {k: median([s[k] for s in steps]) for k in steps[0]} for arm, steps in seen.items()},
