@@ -53,7 +53,15 @@ class SHEARConfig(CreditOptions, GRPOConfig):
 
     def __post_init__(self) -> None:
         self.check_credit_options()
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            if "divisible by num_generations" not in str(error):
+                raise
+            raise ValueError(
+                f"{error} A batch counts completions: per_device_train_batch_size={self.per_device_train_batch_size} x "
+                f"processes x steps_per_generation must be a multiple of num_generations={self.num_generations}."
+            ) from error
         if self.importance_sampling_level == "sequence" and self.credit != "constant":
             raise ValueError(
                 f"importance_sampling_level='sequence' gives all tokens of a completion one ratio, so credit="

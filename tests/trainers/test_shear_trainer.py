@@ -269,7 +269,7 @@ def test_evaluation_needs_no_credit(random_model: Path, prompts: Dataset, grpo_a
         ({"hidden": "layer_3"}, "hidden='layer_3' is not one of post_norm"),
         ({"reward_timeout": 0}, "reward_timeout=0"),
         ({"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
-        ({"per_device_train_batch_size": 6}, "divisible by"),
+        ({"per_device_train_batch_size": 6}, "per_device_train_batch_size=6 .* multiple of num_generations=4"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: str, grpo_arguments: Arguments) -> None:
