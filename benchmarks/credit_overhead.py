@@ -32,7 +32,6 @@ SHAPES: dict[str, dict[str, int]] = {
     "0.5b": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14},
     "1.5b": {"hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12},
 }
-KEY_VALUE_HEADS = {"tiny": 2, "0.5b": 2, "1.5b": 2}
 VOCABULARY = {"tiny": 128, "0.5b": 151_936, "1.5b": 151_936}
 ARMS: dict[str, dict[str, Any]] = {
     "constant": {"credit": "constant"},
@@ -46,7 +45,7 @@ def model_of(shape: str, dtype: torch.dtype) -> Qwen2ForCausalLM:
     config = Qwen2Config(
         **SHAPES[shape],
         vocab_size=VOCABULARY[shape],
-        num_key_value_heads=KEY_VALUE_HEADS[shape],
+        num_key_value_heads=2,
         tie_word_embeddings=True,
         max_position_embeddings=8192,
     )
@@ -55,10 +54,10 @@ def model_of(shape: str, dtype: torch.dtype) -> Qwen2ForCausalLM:
 
 def replay(tokens: int, vocabulary: int) -> Any:
     """A rollout function that gives the same completions every time; group mates share their first third."""
-    generator = torch.Generator().manual_seed(1)
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
-        ids = torch.randint(4, min(vocabulary, 30_000), (len(prompts), tokens), generator=generator.manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        ids = torch.randint(4, min(vocabulary, 30_000), (len(prompts), tokens), generator=generator)
         group = trainer.num_generations
         ids[:, : tokens // 3] = ids[::group, : tokens // 3].repeat_interleave(group, 0)
         tokenized = trainer.processing_class(list(prompts)).input_ids

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from rlft.credit import CreditError
 from rlft.evaluate.policy import HeldOut
@@ -66,15 +67,20 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
 @contextmanager
 def _short_endings(trainer: Any) -> Iterator[None]:
     """End a run that cannot go on with what happened, where the user's own code raised, and what is kept."""
-    kept = f"What was recorded is in {Path(trainer.args.output_dir) / 'record'}; no adapter was saved."
+    folder = trainer.args.output_dir
+
+    def kept() -> str:
+        saved = get_last_checkpoint(folder) or "no adapter was saved"
+        return f"Kept: the record in {Path(folder) / 'record'}; {saved}."
+
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept}") from interrupt
+        raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}") from interrupt
     except (RewardError, CreditError, TrustError) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        raise SystemExit(f"\nerror: {error}\n{kept}") from error
+        raise SystemExit(f"\nerror: {error}\n{kept()}") from error
 
 
 def _accuracy_rows(results: Results) -> list[tuple[str, str]]:

@@ -107,7 +107,7 @@ def _prepare(
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
-        held_out=held_out if recipe.eval_rows else held_out.select([]),
+        held_out=held_out,
         metric=checked(metric, timeout=training.reward_timeout),
         configuration={
             "recipe": asdict(recipe),

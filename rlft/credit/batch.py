@@ -12,7 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rlft.credit.group import Credit, Group, checked_weights
+from rlft.credit.group import Group
+
+Weighed = dict[int, tuple[Group, list[Tensor]]]
+"""Groups and the weights of their rollouts, by global group number."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +103,11 @@ def groups_among(
         )
 
 
-def weigh(credit: Credit, groups: Iterator[tuple[int, Group]]) -> dict[int, tuple[Group, list[Tensor]]]:
-    """Weights of every group, by global group number.
-
-    Raises:
-        CreditError: if the credit function's answer cannot be used.
-    """
-    return {number: (group, checked_weights(credit, group)) for number, group in groups}
-
-
-def spread(weighed: dict[int, tuple[Group, list[Tensor]]], mask_BT: Tensor, group_size: int, first: int) -> Tensor:
+def spread(weighed: Weighed, mask_BT: Tensor, group_size: int, first: int) -> Tensor:
     """Weights (B, T) of this process's rows: 1 outside the model's tokens, where no loss looks.
 
     Args:
-        weighed: from `weigh`.
+        weighed: every group of this process with its weights.
         mask_BT: this process's model-token mask.
         group_size: G.
         first: global index of row 0.

@@ -57,7 +57,11 @@ def warm_up(
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             print(f"warming up the embedded model, once: supervised training, kept in {folder}", flush=True)  # noqa: T201
-            _train(rows, folder, seed, schedule)
+            datasets.disable_progress_bars()
+            try:
+                _train(rows, folder, seed, schedule)
+            finally:
+                datasets.enable_progress_bars()
     return folder
 
 
@@ -69,7 +73,6 @@ def _key(rows: Sequence[Mapping[str, str]], seed: int, schedule: Mapping[str, An
 
 
 def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule: Mapping[str, Any]) -> None:
-    datasets.disable_progress_bars()
     tokenizer = char_tokenizer()
     model = tiny_model(tokenizer, seed=seed)
     with tempfile.TemporaryDirectory(prefix="warm-up-", dir=folder.parent) as scratch:
@@ -96,4 +99,3 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         finished.replace(folder)  # the folder appears whole or not at all
-    datasets.enable_progress_bars()

@@ -27,8 +27,8 @@ from rlft import compat
 from rlft.credit import load_credit
 from rlft.credit.answer import answer_start
 from rlft.credit.balance import credit_metrics
-from rlft.credit.batch import Outcomes, TokenRows, groups_among, spread, weigh
-from rlft.credit.group import Credit, needs
+from rlft.credit.batch import Outcomes, TokenRows, groups_among, spread
+from rlft.credit.group import Credit, checked_weights, needs
 from rlft.credit.hidden import HiddenTap, drops_out
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
@@ -111,7 +111,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         rows = self._token_rows(rollouts, first)
         whole = rows.whole_groups(self.accelerator, self.num_generations)
         groups = groups_among(whole, outcomes, self.num_generations, first, count)
-        weighed = weigh(self.credit, groups)
+        weighed = {number: (group, checked_weights(self.credit, group)) for number, group in groups}
         weights_BT = spread(weighed, rows.mask_BT, self.num_generations, first)
         rollouts["advantages"] = rollouts["advantages"].unsqueeze(1) * weights_BT
 
