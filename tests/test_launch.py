@@ -134,6 +134,7 @@ def test_several_processes_on_cpu_find_each_other(tmp_path: Path) -> None:
         "state = accelerate.Accelerator()\n"
         "total = accelerate.utils.gather_object([state.process_index])\n"
         "state.print(state.device.type, state.num_processes, total)\n"
+        "state.end_training()\n"  # a process group left open can abort a process as it exits
     )
     process = start(tmp_path, script, "--num_processes", "2", "--main_process_port", "0")
     output, errors = process.communicate()
