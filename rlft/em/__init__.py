@@ -1,0 +1,1 @@
+"""Expectation-maximisation: weights of sampled trajectories, weighted fine-tuning, rounds that survive a kill."""

@@ -1,0 +1,1 @@
+"""Passages for queries: in process (BM25, dense) or over HTTP, behind one protocol."""
