@@ -9,7 +9,11 @@
 
 from typing import Any
 
+from rlft.arguments import RecipeArguments
 from rlft.configure import parse_recipe
+from rlft.credit.options import CreditOptions
+
+SHOWN = {"Recipe": RecipeArguments, "Token credit": CreditOptions}
 
 
 def dataclasses() -> list[Any]:
@@ -17,14 +21,13 @@ def dataclasses() -> list[Any]:
     from trl import ModelConfig, ScriptArguments
 
     from rlft import SHEARConfig
-    from rlft.arguments import RecipeArguments
 
     return [RecipeArguments, ScriptArguments, ModelConfig, SHEARConfig]
 
 
 def main() -> None:
     """Parse, check, build, train, report."""
-    recipe, data, model, training = parse_recipe("shear", dataclasses, description=__doc__ or "")
+    recipe, data, model, training = parse_recipe("shear", dataclasses, description=__doc__ or "", shown=SHOWN)
 
     from rlft import SHEARTrainer
     from rlft.finish import train_and_report

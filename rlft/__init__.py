@@ -9,10 +9,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ExSearchConfig": "rlft.trainers.exsearch",
+    "ExSearchTrainer": "rlft.trainers.exsearch",
     "SHEARConfig": "rlft.trainers.shear",
     "SHEARTrainer": "rlft.trainers.shear",
 }
-__all__ = ["SHEARConfig", "SHEARTrainer", "__version__"]
+__all__ = ["ExSearchConfig", "ExSearchTrainer", "SHEARConfig", "SHEARTrainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,3 +40,41 @@ class RecipeArguments:
     smoke: bool = field(
         default=False, metadata={"help": "Does everything work here? At most 5 steps and 32 held-out rows."}
     )
+
+
+@dataclass
+class SearchArguments:
+    """Arguments of the recipes that train with a retriever.
+
+    Attributes:
+        retriever: retriever spec; None searches the embedded task's own passages with BM25.
+        retrieval_cache: folder of the on-disk cache of searches; None keeps none.
+        layout: layout of the question file, if its columns do not tell.
+        dev_rows: training questions set aside to choose the best round by.
+        eval_rows: held-out questions.
+        warm_up_dataset: JSONL of demonstrations.
+        torch_threads: CPU threads of torch.
+        smoke: shorten the run.
+    """
+
+    retriever: str | None = field(
+        default=None,
+        metadata={"help": 'bm25(corpus="c.jsonl"), dense(...), http(url="..."), or file.py:attr. None: embedded task.'},
+    )
+    retrieval_cache: str | None = field(
+        default=None, metadata={"help": "Folder in which searches are cached over rounds and runs; None: no cache."}
+    )
+    layout: str | None = field(
+        default=None, metadata={"help": "flashrag, hotpotqa, 2wiki, musique or nq; None: told by the columns."}
+    )
+    dev_rows: int = field(default=256, metadata={"help": "Training questions set aside to choose the best round by."})
+    eval_rows: int = field(default=512, metadata={"help": "Held-out questions, evaluated before and after; 0 for none."})
+    warm_up_dataset: str | None = field(
+        default=None, metadata={"help": 'JSONL of demonstrations {"messages": [...]}, learnt before round 1.'}
+    )
+    torch_threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
+    )
+    smoke: bool = field(
+        default=False, metadata={"help": "Does everything work here? One round of 16 questions, 16 held-out ones."}
+    )

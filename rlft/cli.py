@@ -3,6 +3,8 @@
 rlft recipes                    recipes and their settings
 rlft recipes copy NAME [DEST]   a recipe with its settings, to edit and run
 rlft rewards                    ready-made reward functions, for --reward_funcs
+rlft index                      build a corpus's index, for --retriever
+rlft serve-retriever            serve a corpus as POST /retrieve
 """
 
 import argparse
@@ -11,9 +13,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlft import __version__
 from rlft.assets import shipped
+
+_CORPUS_FLAGS = ("corpus", "index_folder")
+_DENSE_FLAGS = ("encoder", "query_prefix", "passage_prefix")
 
 
 class CommandError(Exception):
@@ -75,6 +81,62 @@ def list_rewards(arguments: argparse.Namespace) -> None:
     print("\nUse them: --reward_funcs NAME [NAME ...]; your own: package.module:function or path/to/file.py:function")
 
 
+def index_corpus(arguments: argparse.Namespace) -> None:
+    """Build the index of a corpus, or find it built.
+
+    Raises:
+        CommandError: if the corpus is malformed, or the index cannot be built.
+    """
+    print(_retriever(arguments).name)
+
+
+def serve_retriever(arguments: argparse.Namespace) -> None:
+    """Serve a retriever until interrupted.
+
+    Raises:
+        CommandError: if the retriever cannot be made, packages are missing, or the address is taken.
+    """
+    from rlft.retrieval.extras import optional
+    from rlft.retrieval.passage import RetrievalError
+
+    try:
+        for module in ("fastapi", "uvicorn"):  # before an index is built for minutes
+            optional(module, "serve")
+        from rlft.retrieval.server import serve
+
+        serve(_retriever(arguments), arguments.host, arguments.port, arguments.topk)
+    except RetrievalError as error:
+        raise CommandError(error) from error
+
+
+def _retriever(arguments: argparse.Namespace) -> Any:
+    from rlft.plugins import PluginError
+    from rlft.retrieval import RetrievalError, load_retriever
+
+    try:
+        return load_retriever(_retriever_spec(arguments))
+    except (RetrievalError, PluginError) as error:
+        raise CommandError(error) from error
+
+
+def _retriever_spec(arguments: argparse.Namespace) -> str:
+    """The spec that the flags add up to; a flag that would have no effect is refused."""
+    given = {flag: value for flag in _CORPUS_FLAGS + _DENSE_FLAGS if (value := getattr(arguments, flag)) is not None}
+    if arguments.retriever is not None:
+        if given:
+            raise CommandError(f"--retriever has its settings in brackets; leave out --{' --'.join(given)}")
+        return str(arguments.retriever)
+    if arguments.corpus is None:
+        raise CommandError("name what is searched: --corpus FILE, or --retriever SPEC")
+    unused = [flag for flag in _DENSE_FLAGS if flag in given]
+    if arguments.index == "bm25" and unused:
+        raise CommandError(f"--{unused[0]} needs --index dense")
+    if arguments.index == "dense" and arguments.encoder is None:
+        raise CommandError("--index dense needs --encoder, e.g. --encoder intfloat/e5-base-v2")
+    settings = {"index" if flag == "index_folder" else flag: value for flag, value in given.items()}
+    return f"{arguments.index}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlft", description="What travels with rlft, by name.")
     parser.add_argument("--version", action="version", version=f"rlft {__version__}")
@@ -90,7 +152,27 @@ def _parser() -> argparse.ArgumentParser:
 
     rewards = commands.add_parser("rewards", help="list the ready-made reward functions")
     rewards.set_defaults(run=list_rewards)
+
+    index = commands.add_parser("index", help="build a corpus's index")
+    _add_corpus(index)
+    index.set_defaults(run=index_corpus)
+    serve = commands.add_parser("serve-retriever", help="serve a corpus as POST /retrieve")
+    _add_corpus(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too; default: this one")
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    serve.add_argument("--topk", type=int, default=3, help="passages per query where a client does not say; default: 3")
+    serve.set_defaults(run=serve_retriever)
     return parser
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", metavar="FILE", help='JSON Lines: {"id", "contents"} or {"id", "title", "text"}')
+    parser.add_argument("--index", choices=["bm25", "dense"], default="bm25", help="default: bm25")
+    parser.add_argument("--index_folder", metavar="FOLDER", help="where the index lies; default: beside the corpus")
+    parser.add_argument("--encoder", help="dense: a sentence-transformers model, by name or folder")
+    parser.add_argument("--query_prefix", help="dense: put before queries, e.g. 'query: ' for E5")
+    parser.add_argument("--passage_prefix", help="dense: put before passages, e.g. 'passage: ' for E5")
+    parser.add_argument("--retriever", metavar="SPEC", help="any other: bm25(corpus=..., k1=1.2), my_file.py:make")
 
 
 def _scripts() -> list[Path]:

@@ -202,4 +202,40 @@ def generation_model(trainer: Any) -> Iterator[nn.Module]:
         trainer.model.train(was_training)
 
 
+@contextmanager
+def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
+    """The colocated engine of a `trl.generation.vllm_generation.VLLMGeneration`, awake; asleep again afterwards.
+
+    Every process has to enter: pushing the weights gathers them.
+
+    Args:
+        generation: a trainer's `vllm_generation`, or one of your own around any model.
+        sync: push the model's weights into the engine first. TRL has done so when it calls a `rollout_func`; an engine
+            that sleeps has lost them, so there it is done in any case.
+
+    Returns:
+        The `vllm.LLM`.
+
+    Raises:
+        ValueError: in server mode, and where one engine is spread over processes, which would have to ask in lockstep.
+    """
+    if generation.mode != "colocate" or generation.tensor_parallel_size > 1:
+        raise ValueError(
+            f"vllm_mode={generation.mode!r} with vllm_tensor_parallel_size={generation.tensor_parallel_size}: a whole "
+            "engine in this process is needed. Use --vllm_mode colocate with --vllm_tensor_parallel_size 1, or sample "
+            "from the server through rlft.rollouts.server_policy.ServerPolicy."
+        )
+    if sync or generation.enable_sleep_mode:
+        generation.sync_weights()
+    if not generation.enable_sleep_mode:
+        yield generation.llm
+        return
+    generation.llm.wake_up(tags=["kv_cache"])
+    try:
+        yield generation.llm
+    finally:
+        generation.llm.sleep(level=2)
+        generation._llm_weights_sleeping = True
+
+
 check_seams()

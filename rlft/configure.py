@@ -7,23 +7,23 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import yaml
 
-from rlft.arguments import RecipeArguments
 from rlft.assets import shipped
-from rlft.credit.options import CreditOptions
 
 COMMON = {
-    "model_name_or_path": "Model folder or Hub id; tiny/addition is the embedded one.",
-    "dataset_name": "Dataset folder or Hub id; tiny/addition is the embedded one.",
+    "model_name_or_path": "Model folder or Hub id; names that begin with tiny/ are embedded.",
+    "dataset_name": "Dataset file or Hub id; names that begin with tiny/ are embedded.",
     "output_dir": "Run folder: configuration, record, adapter, curve.",
     "max_steps": "Optimiser steps.",
     "learning_rate": "Peak learning rate.",
+    "num_train_epochs": "Passes over the training rows.",
     "num_generations": "Completions sampled per prompt (the group).",
     "per_device_train_batch_size": "Completions per process in one forward and backward.",
     "gradient_accumulation_steps": "Micro-batches per optimiser step.",
@@ -48,6 +48,8 @@ def parse_recipe(
     dataclasses: Callable[[], Sequence[Any]],
     *,
     description: str,
+    shown: Mapping[str, type] = MappingProxyType({}),
+    common: Iterable[str] = tuple(COMMON),
     argv: Sequence[str] | None = None,
     default: str = "tiny",
 ) -> tuple[Any, ...]:
@@ -57,6 +59,8 @@ def parse_recipe(
         recipe: name of the recipe; its settings are `recipes/configs/<recipe>/*.yaml`.
         dataclasses: gives the dataclass types to fill, called only when torch may be imported.
         description: text at the top of `--help`.
+        shown: headings and torch-free dataclasses whose options `--help` lists in full.
+        common: names of the TRL options (of `COMMON`) that `--help` lists too.
         argv: arguments; the command line if None.
         default: setting used without `--config`.
 
@@ -69,7 +73,7 @@ def parse_recipe(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "-h" in arguments or "--help" in arguments:
-        print(_help(recipe, description, default))  # noqa: T201
+        print(_help(recipe, description, default, shown, common))  # noqa: T201
         raise SystemExit(0)
     path = _setting(recipe, _take(arguments, "--config") or default)
     content = _read(path)
@@ -146,13 +150,13 @@ def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> No
             raise ConfigurationError(f"{what} {name!r}{hint}")
 
 
-def _help(recipe: str, description: str, default: str) -> str:
+def _help(recipe: str, description: str, default: str, shown: Mapping[str, type], common: Iterable[str]) -> str:
     lines = [description.strip(), "", "Settings (--config NAME, or a YAML file; flags win over it):"]
     lines += [f"  {name:<12} {_first_comment(path)}" for name, path in settings(recipe).items()]
-    lines += [f"Without --config: {default}.", "", "Recipe:"]
-    lines += [_option(f) for f in fields(RecipeArguments)]
-    lines += ["", "Token credit:", *[_option(f) for f in fields(CreditOptions)], "", "Most used TRL options:"]
-    lines += [f"  --{name:<28} {text}" for name, text in COMMON.items()]
+    lines += [f"Without --config: {default}."]
+    for heading, options in shown.items():
+        lines += ["", f"{heading}:", *[_option(f) for f in fields(options)]]
+    lines += ["", "Most used TRL options:", *[f"  --{name:<28} {COMMON[name]}" for name in common]]
     return "\n".join([*lines, "", "--help_all lists every option of TRL's configuration too."])
 
 

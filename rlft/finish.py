@@ -57,7 +57,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         curve = _curve(folder, accuracy.results, plan.title)
         rows += [("curve", str(curve)), ("record", str(folder / "record"))]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
-        print(f"\n{summary_table(rows)}\n\nLoad it:\n{_load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
+        print(f"\n{summary_table(rows)}\n\nLoad it:\n{load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
         if plan.smoke:
             print("\nThe smoke passed: everything works here. After so few steps, accuracy means nothing.")  # noqa: T201
     trainer.accelerator.wait_for_everyone()
@@ -117,7 +117,7 @@ def _curve(folder: Path, results: Results, title: str) -> Path:
     return draw_curve(read_jsonl(folder / "record" / "metrics.jsonl"), folder / "curve.png", **sampled, title=title)
 
 
-def _load_lines(folder: Path, adapter: bool) -> str:
+def load_lines(folder: Path, adapter: bool) -> str:
     library, auto = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
     return (
         f"from {library} import {auto}; from transformers import AutoTokenizer\n"

@@ -94,16 +94,16 @@ def _prepare(
     )
     check_columns([*rewards, metric], train_rows.column_names)
     table = check_batch(training, len(train_rows), training.world_size)
-    peft_config = _peft_config(model, training.trust_remote_code)
+    peft_config = peft_config_of(model, training.trust_remote_code)
     training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
-    training.output_dir = _run_folder(name, training)
+    training.output_dir = free_or_claimed_folder(name, training, bool(training.resume_from_checkpoint))
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
         if recipe.smoke:
             print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(held_out)} held-out rows")  # noqa: T201
     return Plan(
-        model=_model_path(model.model_name_or_path, training.seed),
-        model_init_kwargs=_model_init_kwargs(model),
+        model=model_path(model.model_name_or_path, training.seed),
+        model_init_kwargs=model_init_kwargs_of(model),
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
@@ -121,13 +121,13 @@ def _prepare(
     )
 
 
-def _run_folder(name: str, training: Any) -> str:
-    """The run folder, claimed by the main process and known to all."""
+def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
+    """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
     chosen = [training.output_dir]
     if training.process_index == 0:
         if chosen[0] in (None, "trainer_output"):
             chosen = [_free_folder(name)]
-        claim_output_dir(chosen[0], resume=bool(training.resume_from_checkpoint))
+        claim_output_dir(chosen[0], resume=resume)
     if PartialState().num_processes > 1:
         broadcast_object_list(chosen)
     return str(chosen[0])
@@ -146,7 +146,7 @@ def _free_folder(name: str) -> str:
             return str(folder)
 
 
-def _peft_config(model: ModelConfig, trust_remote_code: bool) -> Any:
+def peft_config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
     """The LoRA configuration, its targets checked against the model's modules; None without `--use_peft`."""
     lora: Any = get_peft_config(model)
     if lora is None:
@@ -180,7 +180,8 @@ def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None
     return found
 
 
-def _model_path(name: str | None, seed: int) -> str:
+def model_path(name: str | None, seed: int) -> str:
+    """Folder or Hub id of the model; an embedded task's model is warmed up first."""
     known = _known(name)
     return str(tasks.warm_start(known, seed)) if known in tasks.TASKS else known
 
@@ -191,7 +192,8 @@ def _known(name: str | None) -> str:
     return name
 
 
-def _model_init_kwargs(model: ModelConfig) -> dict[str, Any]:
+def model_init_kwargs_of(model: ModelConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told."""
     wanted = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,

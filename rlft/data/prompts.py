@@ -49,7 +49,7 @@ def load_prompts(
     """
     splits = _load(name, config, held_out)
     if train_split not in splits:
-        raise DataError(f"{name} has no split {train_split!r}, only {_list(splits)}; set --dataset_train_split.")
+        raise DataError(f"{name} has no split {train_split!r}, only {listed(splits)}; set --dataset_train_split.")
     train = splits[train_split]
     if test_split in splits and test_split != train_split:
         test = splits[test_split].select(range(min(held_out, len(splits[test_split]))))
@@ -77,11 +77,11 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     if suffix in FORMATS:
         if not Path(name).is_file():
             raise DataError(f"--dataset_name {name}: no such file.")
-        return _read_file(name, FORMATS[suffix])
+        return read_table(name, FORMATS[suffix])
     return load_dataset(name, config)
 
 
-def _read_file(name: str, kind: str) -> DatasetDict:
+def read_table(name: str, kind: str) -> DatasetDict:
     if not Path(name).read_bytes().strip():
         raise DataError(f"{name} is empty; give a file with one row per line.")
     try:
@@ -102,11 +102,11 @@ def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column
         near = difflib.get_close_matches(prompt_column, split.column_names, n=1)
         hint = f" (is it {near[0]!r}?)" if near else ""
         raise DataError(
-            f"{name} has no column {prompt_column!r}, only {_list(split.column_names)}{hint}; set --prompt_column."
+            f"{name} has no column {prompt_column!r}, only {listed(split.column_names)}{hint}; set --prompt_column."
         )
     if answer_column != "answer" and answer_column not in split.column_names:
         raise DataError(
-            f"{name} has no column {answer_column!r}, only {_list(split.column_names)}; set --answer_column."
+            f"{name} has no column {answer_column!r}, only {listed(split.column_names)}; set --answer_column."
         )
     wanted = {"prompt": prompt_column, "answer": answer_column}
     for target, source in wanted.items():
@@ -123,5 +123,5 @@ def _conversation(row: dict[str, Any], system: str) -> dict[str, Any]:
     return {"conversation": [{"role": "system", "content": system}, *turns]}
 
 
-def _list(names: Any) -> str:
+def listed(names: Any) -> str:
     return ", ".join(map(repr, names))

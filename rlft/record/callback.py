@@ -1,6 +1,9 @@
 """Copies every log of a transformers trainer to `record/metrics.jsonl` (imports transformers)."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -10,9 +13,15 @@ from rlft.record.jsonl import JsonLines
 
 
 class RecordCallback(TrainerCallback):
-    """Appends `{"step", "epoch", "time", ...logs}` per log, main process only; `time` in Unix seconds."""
+    """Appends `{"step", "epoch", "time", ...logs}` per log, main process only; `time` in Unix seconds.
 
-    def __init__(self) -> None:
+    Args:
+        folder: the run folder; None is the trainer's `output_dir`.
+        fields: stand in every line, such as the round that a trainer belongs to.
+    """
+
+    def __init__(self, folder: Path | None = None, fields: Mapping[str, object] = MappingProxyType({})) -> None:
+        self._folder, self._fields = folder, fields
         self._lines: JsonLines | None = None
 
     def on_log(
@@ -27,5 +36,6 @@ class RecordCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self._lines is None:  # here, not earlier: evaluation may log before training begins
-            self._lines = JsonLines(record_dir(str(args.output_dir)) / "metrics.jsonl")
-        self._lines.append({"step": state.global_step, "epoch": state.epoch, "time": time.time()} | (logs or {}))
+            self._lines = JsonLines(record_dir(self._folder or str(args.output_dir)) / "metrics.jsonl")
+        place = {"step": state.global_step, "epoch": state.epoch, "time": time.time()}
+        self._lines.append({**self._fields, **place, **(logs or {})})

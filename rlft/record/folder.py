@@ -60,15 +60,19 @@ def save_config(output_dir: str | os.PathLike[str], config: Mapping[str, object]
     Returns:
         The path of the file.
     """
-    text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
     target = Path(output_dir) / CONFIG_NAME
-    temporary = target.with_name(f".{CONFIG_NAME}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    write_whole(target, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
+    return target
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears complete or not at all, and that is on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, target)
-    return target
+    os.replace(temporary, path)
 
 
 def _plain(value: object) -> object:

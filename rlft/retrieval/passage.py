@@ -37,3 +37,18 @@ class Retriever(Protocol):
             RetrievalError: if a search could not be carried out, never instead of an empty result.
         """
         ...
+
+
+def refuse_bad_request(queries: Sequence[str], k: int) -> None:
+    """Refuse what no retriever can answer.
+
+    Raises:
+        RetrievalError: if `queries` is one text or holds anything but texts, or `k` is below 1.
+    """
+    if isinstance(queries, str):
+        raise RetrievalError(f"search takes a list of queries, not one text: search([{queries[:80]!r}], k)")
+    for i, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise RetrievalError(f"query {i} is a {type(query).__name__} ({str(query)[:80]}); a query is a text")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise RetrievalError(f"k is {k!r}; the number of passages per query must be an integer of at least 1")

@@ -5,7 +5,13 @@ from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 
 def tiny_model(
-    tokenizer: PreTrainedTokenizerBase, *, hidden: int = 96, layers: int = 3, seed: int = 0
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    hidden: int = 96,
+    layers: int = 3,
+    kv_heads: int = 2,
+    feed_forward: int | None = None,
+    seed: int = 0,
 ) -> Qwen3ForCausalLM:
     """Build a random Qwen3 with the tokenizer's vocabulary.
 
@@ -15,6 +21,8 @@ def tiny_model(
         tokenizer: gives the vocabulary size and the pad and end ids.
         hidden: model width, a multiple of 8.
         layers: number of decoder layers.
+        kv_heads: key and value heads, 1, 2 or 4, for the 4 query heads.
+        feed_forward: width of the feed-forward layers; 3 x `hidden` if not given.
         seed: seed of the weights.
 
     Returns:
@@ -27,9 +35,9 @@ def tiny_model(
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=4,
-            num_key_value_heads=2,
+            num_key_value_heads=kv_heads,
             head_dim=hidden // 4,
-            intermediate_size=3 * hidden,
+            intermediate_size=feed_forward or 3 * hidden,
             max_position_embeddings=512,
             initializer_range=0.06,
             tie_word_embeddings=True,

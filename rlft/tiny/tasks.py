@@ -8,26 +8,45 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rlft.tiny import addition
+from rlft.tiny import addition, questions, searcher
+from rlft.tiny.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WARM_UP_SEED = 1_000
 """Added to the seed of the warm-up problems, to keep them apart from those of training and evaluation."""
+WORLD_SEED = 7
+"""Of the world that search tasks ask about; the warm-up draws other worlds."""
+
+
+class TinyTask(Protocol):
+    """An embedded task."""
+
+    def rows(self, count: int, seed: int) -> list[dict[str, Any]]:
+        """`count` rows to train on; the same seed gives the same rows."""
+        ...
+
+    def start(self, seed: int) -> Path:
+        """Folder of a model warmed up on careless demonstrations; trained the first time, then found in the cache."""
+        ...
 
 
 @dataclass(frozen=True)
-class TinyTask:
-    """An embedded task: digits of its additions, and optimiser steps of its warm-up."""
+class AdditionTask:
+    """Additions: digits of the numbers, and optimiser steps of the warm-up."""
 
     digits: int
     warm_up_steps: int
 
-    def rows(self, count: int, seed: int) -> list[dict[str, str]]:
+    def rows(self, count: int, seed: int) -> list[dict[str, Any]]:
         """`count` rows `{prompt, answer}`; the same seed gives the same rows."""
-        return addition.rows(count, seed, self.digits)
+        return [dict(row) for row in addition.rows(count, seed, self.digits)]
 
     def start(self, seed: int) -> Path:
-        """Folder of a model warmed up on careless demonstrations; trained the first time, then found in the cache."""
+        """As `TinyTask.start`."""
         from rlft.tiny.warmup import SCHEDULE, warm_up
 
         count = self.warm_up_steps * SCHEDULE["per_device_train_batch_size"]
@@ -37,11 +56,65 @@ class TinyTask:
         )
 
 
-TASKS = {
-    "tiny/addition": TinyTask(digits=3, warm_up_steps=250),
-    "tiny/addition-1": TinyTask(digits=1, warm_up_steps=60),
+@dataclass(frozen=True)
+class SearchTask:
+    """Two-hop questions about a toy world: its size, and the width and length of the warm-up."""
+
+    people: int = 1000
+    companies: int = 200
+    hidden: int = 128
+    batch_size: int = 64
+    warm_up_steps: int = 250
+
+    def world(self) -> World:
+        """The world that the questions are about."""
+        return World(WORLD_SEED, self.people, self.companies)
+
+    def passages(self) -> list[dict[str, str]]:
+        """The corpus, passages `{id, title, text}`."""
+        return self.world().passages
+
+    def rows(self, count: int, seed: int, split: str = "train") -> list[dict[str, Any]]:
+        """`count` different questions of a split (`train`, `dev`, `test`), as `questions.sample` draws them."""
+        return questions.sample(self.world(), count, seed, split)
+
+    def largest(self, split: str) -> int:
+        """How many questions a split has with all kinds equally frequent; `rows` gives more, of unequal kinds."""
+        world = self.world()
+        return len(questions.TWO_HOP) * min(
+            len(questions.questions(world, [kind], split)) for kind in questions.TWO_HOP
+        )
+
+    def start(self, seed: int) -> Path:
+        """As `TinyTask.start`."""
+        from rlft.tiny.warmup import SCHEDULE, warm_up
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        conversations = searcher.demonstrations(self.warm_up_steps * self.batch_size, WARM_UP_SEED + seed)
+        schedule = {
+            **SCHEDULE,
+            "max_steps": self.warm_up_steps,
+            "per_device_train_batch_size": self.batch_size,
+            "max_length": None,
+            "train_sampling_strategy": "sequential",  # a world after the other; within one the order is random
+        }
+        rows = [{"messages": messages} for messages in conversations]
+        name = f"search-{self.hidden}"
+        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=word_tokenizer(), build=self._build)
+
+    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        from rlft.tiny.model import tiny_model
+
+        return tiny_model(tokenizer, hidden=self.hidden, layers=2, kv_heads=4, feed_forward=2 * self.hidden, seed=seed)
+
+
+TASKS: dict[str, TinyTask] = {
+    "tiny/addition": AdditionTask(digits=3, warm_up_steps=250),
+    "tiny/addition-1": AdditionTask(digits=1, warm_up_steps=60),
+    "tiny/search": SearchTask(),
+    "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
 }
-SMOKE = {"tiny/addition": "tiny/addition-1"}
+SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
 
 LAUNCHER_VARIABLES = (

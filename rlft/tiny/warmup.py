@@ -1,14 +1,14 @@
 """Supervised warm-up of a tiny model on careless demonstrations, done once per machine and kept.
 
-The result lies in the user's cache folder under a hash of everything that shapes it (demonstrations, model, schedule,
-library versions), so a second run starts at once and a changed task never meets a stale model.
+The result lies in the user's cache folder under a hash of everything that shapes it (demonstrations, tokenizer, model,
+schedule, library versions), so a second run starts at once and a changed task never meets a stale model.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import transformers
 import trl
 from filelock import FileLock
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
@@ -30,6 +31,11 @@ SCHEDULE: Mapping[str, Any] = {
     "adam_beta2": 0.99,
     "max_length": 64,
 }
+IGNORED = -100
+"""Label of a token that is not trained on."""
+
+Build = Callable[[PreTrainedTokenizerBase, int], PreTrainedModel]
+"""Makes the untrained model from a tokenizer and a seed."""
 
 
 def cache_folder() -> Path:
@@ -38,43 +44,96 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RLFT_CACHE") or Path(base) / "rlft")
 
 
+def char_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """The model of the character tasks: `tiny_model` as it comes."""
+    return tiny_model(tokenizer, seed=seed)
+
+
 def warm_up(
-    name: str, rows: Sequence[Mapping[str, str]], *, seed: int = 0, schedule: Mapping[str, Any] = SCHEDULE
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    schedule: Mapping[str, Any] = SCHEDULE,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    build: Build = char_model,
 ) -> Path:
     """Train a tiny model on demonstrations with TRL's SFTTrainer, or find the one trained before.
 
     Args:
         name: task name, the readable half of the folder's name.
-        rows: `{prompt, completion}` demonstrations.
+        rows: demonstrations, all of one form: `{prompt, completion}`, trained on the completion; `{messages}`, trained
+            on the assistant's turns (in the order given, uncut); or `{input_ids, labels}`, used as they are.
         seed: seed of weights and data order.
         schedule: `SFTConfig` fields; together with the rows and the seed they make the cache key.
+        tokenizer: `char_tokenizer()` if not given; for `messages`, its chat template marks what the assistant writes.
+        build: makes the untrained model from the tokenizer and the seed.
 
     Returns:
         Folder with model and tokenizer, loadable with `from_pretrained`.
     """
-    folder = cache_folder() / "tiny" / f"{name}-{_key(rows, seed, schedule)}"
+    tokenizer = tokenizer or char_tokenizer()
+    folder = cache_folder() / "tiny" / f"{name}-{_key(rows, seed, schedule, tokenizer, build)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             print(f"warming up the embedded model, once: supervised training, kept in {folder}", flush=True)  # noqa: T201
             datasets.disable_progress_bars()
             try:
-                _train(rows, folder, seed, schedule)
+                _train(rows, folder, seed, schedule, tokenizer, build)
             finally:
                 datasets.enable_progress_bars()
     return folder
 
 
-def _key(rows: Sequence[Mapping[str, str]], seed: int, schedule: Mapping[str, Any]) -> str:
-    model = tiny_model(char_tokenizer(), seed=seed).config.to_diff_dict()
+def labelled(
+    conversations: Sequence[list[dict[str, str]]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[list[int]]]:
+    """Token ids of conversations, and as labels the assistant's turns with their end tokens.
+
+    Args:
+        conversations: each a list of messages `{role, content}`.
+        tokenizer: its chat template wraps what the assistant writes in a `generation` block.
+
+    Returns:
+        Columns `input_ids` and `labels`; a label is the id itself, or -100 outside the assistant's turns.
+    """
+    rendered: Any = tokenizer.apply_chat_template(
+        list(conversations), return_dict=True, return_assistant_tokens_mask=True
+    )
+    columns = zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
+    return {
+        "input_ids": rendered["input_ids"],
+        "labels": [
+            [token if trained else IGNORED for token, trained in zip(ids, mask, strict=True)] for ids, mask in columns
+        ],
+    }
+
+
+def _key(
+    rows: Sequence[Mapping[str, Any]],
+    seed: int,
+    schedule: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    build: Build,
+) -> str:
+    model = build(tokenizer, seed).config.to_diff_dict()
+    vocabulary = [tokenizer.get_vocab(), tokenizer.chat_template]
     versions = [torch.__version__, transformers.__version__, trl.__version__]
-    content = json.dumps([list(rows), seed, dict(schedule), model, versions], sort_keys=True, default=str)
+    content = json.dumps([list(rows), seed, dict(schedule), model, vocabulary, versions], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule: Mapping[str, Any]) -> None:
-    tokenizer = char_tokenizer()
-    model = tiny_model(tokenizer, seed=seed)
+def _train(
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    seed: int,
+    schedule: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    build: Build,
+) -> None:
+    model = build(tokenizer, seed)
+    dataset, options = _dataset(rows, tokenizer)
     with tempfile.TemporaryDirectory(prefix="warm-up-", dir=folder.parent) as scratch:
         trainer = trl.SFTTrainer(
             model=model,
@@ -84,14 +143,14 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
                 use_cpu=True,
                 bf16=False,
                 gradient_checkpointing=False,
-                completion_only_loss=True,
                 report_to="none",
                 save_strategy="no",
                 logging_strategy="no",
                 optim="adamw_torch_fused",
+                **options,
                 **schedule,
             ),
-            train_dataset=datasets.Dataset.from_list([dict(row) for row in rows]),
+            train_dataset=dataset,
             processing_class=tokenizer,
         )
         trainer.train()
@@ -99,3 +158,17 @@ def _train(rows: Sequence[Mapping[str, str]], folder: Path, seed: int, schedule:
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         finished.replace(folder)  # the folder appears whole or not at all
+
+
+def _dataset(
+    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The rows as a data set, and the `SFTConfig` fields that its form asks for."""
+    if "prompt" in rows[0]:
+        return datasets.Dataset.from_list([dict(row) for row in rows]), {"completion_only_loss": True}
+    if "messages" in rows[0]:
+        columns = labelled([row["messages"] for row in rows], tokenizer)
+    else:
+        columns = {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
+    # The trainer's own preparation would only copy the columns, row by row.
+    return datasets.Dataset.from_dict(columns), {"dataset_kwargs": {"skip_prepare_dataset": True}}

@@ -1,19 +1,33 @@
 """The warm-up cache: same content, same folder; anything else, another one; torn work never shows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlft.tiny import warmup
 from rlft.tiny.addition import demonstrations
+from rlft.tiny.model import tiny_model
+from rlft.tiny.searcher import demonstrations as conversations
+from rlft.tiny.word_tokenizer import word_tokenizer
 
 SHORT = {**warmup.SCHEDULE, "max_steps": 1, "per_device_train_batch_size": 8}
+UNCUT = {**SHORT, "max_length": None, "train_sampling_strategy": "sequential"}
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLFT_CACHE", str(tmp_path / "cache"))
+
+
+def small(tokenizer: Any, seed: int) -> Any:
+    return tiny_model(tokenizer, hidden=32, layers=1, kv_heads=4, feed_forward=64, seed=seed)
+
+
+def larger(tokenizer: Any, seed: int) -> Any:
+    return tiny_model(tokenizer, hidden=32, layers=2, seed=seed)
 
 
 def test_second_call_finds_the_first_s_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,16 +38,18 @@ def test_second_call_finds_the_first_s_folder(monkeypatch: pytest.MonkeyPatch) -
     assert warmup.warm_up("task", rows, schedule=SHORT) == first
 
 
-@pytest.mark.parametrize("change", ["rows", "seed", "schedule"])
+@pytest.mark.parametrize("change", ["rows", "seed", "schedule", "tokenizer", "build"])
 def test_any_change_gets_its_own_folder(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warmup, "_train", lambda rows, folder, seed, schedule: folder.mkdir())
+    monkeypatch.setattr(warmup, "_train", lambda rows, folder, *rest: folder.mkdir())
     rows = demonstrations(16, seed=0)
-    changed = {
+    other_rows, settings = {
         "rows": (demonstrations(16, seed=1), {}),
         "seed": (rows, {"seed": 1}),
         "schedule": (rows, {"schedule": {**warmup.SCHEDULE, "learning_rate": 1.0}}),
+        "tokenizer": (rows, {"tokenizer": word_tokenizer()}),
+        "build": (rows, {"build": larger}),
     }[change]
-    assert warmup.warm_up("task", rows) != warmup.warm_up("task", changed[0], **changed[1])
+    assert warmup.warm_up("task", rows) != warmup.warm_up("task", other_rows, **settings)
 
 
 def test_an_interrupted_warm_up_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +61,38 @@ def test_an_interrupted_warm_up_leaves_no_folder(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KeyboardInterrupt):
         warmup.warm_up("task", rows, schedule=SHORT)
     assert not [path for path in (warmup.cache_folder() / "tiny").iterdir() if path.is_dir()]
+
+
+def test_conversations_train_like_the_ids_and_labels_they_stand_for() -> None:
+    tokenizer = word_tokenizer()
+    rows = [{"messages": messages} for messages in conversations(16, seed=0, people=20, companies=5)]
+    columns = warmup.labelled([row["messages"] for row in rows], tokenizer)
+    ready = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    settings: dict[str, Any] = {"schedule": UNCUT, "tokenizer": tokenizer, "build": small}
+    folders = [warmup.warm_up("task", form, **settings) for form in (rows, ready)]
+    assert folders[0] != folders[1]
+    first, second = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in folders)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert AutoTokenizer.from_pretrained(folders[0]).get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_conversation_step_is_the_gradient_of_the_assistant_s_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = word_tokenizer()
+    rows = [{"messages": messages} for messages in conversations(8, seed=3, people=20, companies=5)]
+    columns = warmup.labelled([row["messages"] for row in rows], tokenizer)
+    model, losses = small(tokenizer, 0), list[float]()
+    for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True):
+        logprobs = model(torch.tensor([ids])).logits[0, :-1].detach().log_softmax(-1)
+        trained = [place for place in range(1, len(ids)) if labels[place] != warmup.IGNORED]
+        losses += [-float(logprobs[place - 1, ids[place]]) for place in trained]
+    seen: list[float] = []
+    step = warmup.trl.SFTTrainer.training_step
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = step(self, *args, **kwargs)
+        seen.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(warmup.trl.SFTTrainer, "training_step", watched)
+    warmup.warm_up("task", rows, schedule=UNCUT, tokenizer=tokenizer, build=small)
+    assert seen == pytest.approx([sum(losses) / len(losses)], rel=1e-5)

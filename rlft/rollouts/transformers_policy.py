@@ -1,0 +1,186 @@
+"""Sampling with `model.generate` in batches, with a random stream of its own for every draw.
+
+`generate` does the forwards and keeps the cache; which token comes next is decided by `Chooser`, so that a draw gives
+the same in any company, up to the rounding of the forwards.
+
+Legend: B draws of a batch, L prompt length after padding.
+"""
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from rlft.rollouts.chooser import Chooser
+from rlft.rollouts.drawing import check_draws, generation_of
+from rlft.rollouts.policy import Draw, Generation, Sampling
+
+
+class TransformersPolicy:
+    """A causal language model of transformers as a policy, on any device, bare or wrapped by PEFT.
+
+    What the model's own `generation_config` asks for (penalties, forced or suppressed tokens, a temperature) has no
+    effect. With weights spread by ZeRO-3 or FSDP, call it where they are gathered (`compat.generation_model`): the
+    processes do not wait for each other.
+    """
+
+    def __init__(self, model: Any, stop_ids: Set[int], pad_id: int, batch_size: int = 64) -> None:
+        """
+        Args:
+            model: `PreTrainedModel` or `PeftModel`. It is used as it stands at each call, so training shows at once.
+            stop_ids: ids that end a continuation.
+            pad_id: any id of the vocabulary, to pad prompts with; it may be a stop id.
+            batch_size: draws that are continued together.
+
+        Raises:
+            ValueError: if `batch_size` is below 1 or `pad_id` is not an id of the vocabulary.
+        """
+        config = model.config.get_text_config()
+        self.vocab_size: int = config.vocab_size
+        self.max_length: int | None = getattr(config, "max_position_embeddings", None)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
+        if not isinstance(pad_id, int) or not 0 <= pad_id < self.vocab_size:
+            raise ValueError(
+                f"pad_id={pad_id!r}; it must be an id of the model's vocabulary, 0 to {self.vocab_size - 1}. "
+                "A tokenizer without a padding token can lend its end token."
+            )
+        self.model, self.stop_ids, self.pad_id, self.batch_size = model, frozenset(stop_ids), pad_id, batch_size
+
+    def generate(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
+        """One generation per draw, in order.
+
+        Raises:
+            ValueError: for a draw that the model cannot continue, before anything is sampled.
+            FloatingPointError: if the model's logits are not numbers.
+        """
+        check_draws(draws, vocab_size=self.vocab_size, max_length=self.max_length)
+        done: dict[int, Generation] = {}
+        with ready_to_sample(self.model):
+            for batch in self._batches(draws):
+                done.update(zip(batch, self._continue([draws[index] for index in batch], sampling), strict=True))
+        return [done[index] for index in range(len(draws))]
+
+    def _batches(self, draws: Sequence[Draw]) -> Iterator[list[int]]:
+        """Indices of draws of similar length, so that little is padded, draws of one prompt side by side.
+
+        A batch runs until its last draw has ended, so its longest prompt and its largest cap must fit together.
+        """
+        batch: list[int] = []
+        cap = 0
+        order = [(len(draw.prompt_ids), draw.prompt_ids, draw.max_new_tokens, i) for i, draw in enumerate(draws)]
+        for *_, index in sorted(order):
+            cap = max(cap, draws[index].max_new_tokens)
+            too_long = self.max_length is not None and len(draws[index].prompt_ids) + cap > self.max_length
+            if batch and (len(batch) == self.batch_size or too_long):
+                yield batch
+                batch, cap = [], draws[index].max_new_tokens
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _continue(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
+        device = self.model.device
+        caps_B = torch.tensor([draw.max_new_tokens for draw in draws], device=device)
+        chooser = Chooser(draws, sampling, device)
+        prompts = [draw.prompt_ids for draw in draws]
+        self._generate(
+            prompts,
+            int(caps_B.max()),
+            logits_processor=LogitsProcessorList([chooser]),
+            stopping_criteria=StoppingCriteriaList([_Caps(max(map(len, prompts)) + caps_B)]),
+            past_key_values=self._read_once(prompts),
+        )
+        rows = zip(draws, *chooser.chosen(), strict=True)
+        found = [generation_of(draw, ids, logprobs, self.stop_ids) for draw, ids, logprobs in rows]
+        if not np.isfinite([value for generation in found for value in generation.logprobs]).all():
+            raise FloatingPointError(
+                "the model's logits are NaN or infinite, so nothing can be sampled from it: its weights have diverged "
+                "or its dtype overflows; lower learning_rate, or load it in bf16 or fp32."
+            )
+        return found
+
+    def _generate(self, prompts: Sequence[list[int]], steps: int, **settings: Any) -> None:
+        ids_BL, mask_BL = pad_left(prompts, self.pad_id)
+        self.model.generate(
+            input_ids=ids_BL.to(self.model.device),
+            attention_mask=mask_BL.to(self.model.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=steps,
+                do_sample=False,
+                eos_token_id=sorted(self.stop_ids) or None,
+                pad_token_id=self.pad_id,
+                use_cache=True,
+            ),
+            synced_gpus=False,
+            **settings,
+        )
+
+    def _read_once(self, prompts: Sequence[list[int]]) -> DynamicCache | None:
+        """A cache (B rows) of the prompts but for their last token, each distinct prompt read once.
+
+        None where that saves little, or where the model keeps more than keys and values that can be copied by row.
+        """
+        distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+        if 2 * len(distinct) > len(prompts) or not plain or not cache.layers or max(map(len, prompts)) == 1:
+            return None
+        self._generate([list(prompt[:-1]) for prompt in distinct], 1, past_key_values=cache)
+        rows_B = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=self.model.device)
+        cache.batch_select_indices(rows_B)
+        return cache
+
+
+class _Caps(StoppingCriteria):
+    """Ends each row at its own length."""
+
+    def __init__(self, lengths_B: Tensor) -> None:
+        self.lengths_B = lengths_B
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return input_ids.size(1) >= self.lengths_B
+
+
+def pad_left(prompts: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Prompts and their attention mask, both (B, L), padded on the left."""
+    length = max(map(len, prompts))
+    ids_BL = np.full((len(prompts), length), pad_id, np.int64)
+    mask_BL = np.zeros((len(prompts), length), np.int64)
+    for row, prompt in enumerate(prompts):
+        ids_BL[row, length - len(prompt) :] = prompt
+        mask_BL[row, length - len(prompt) :] = 1
+    return torch.from_numpy(ids_BL), torch.from_numpy(mask_BL)
+
+
+@contextmanager
+def ready_to_sample(model: Any) -> Iterator[None]:
+    """No gradients, evaluation mode, and a generation config that asks for nothing; all as before afterwards.
+
+    `generate` fills what its argument leaves open from the model's own config, so that one is put aside.
+    """
+    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    own = [owner.generation_config for owner in owners]
+    training = [module for module in model.modules() if module.training]
+    try:
+        for owner in owners:
+            owner.generation_config = GenerationConfig()
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        for owner, config in zip(owners, own, strict=True):
+            owner.generation_config = config

@@ -1,0 +1,245 @@
+"""EXSEARCH: an EM loop that teaches a language model to search (arXiv 2505.20128).
+
+A trajectory z (think of a query, search, record a fact, ..., stop) is a latent variable between question x and answer y:
+
+    p(y|x) = sum_z p(z|x) p(y|x,z)                                                                     (2)
+
+Round t, from weights theta (algorithm 1 of the paper):
+
+    E   z_k ~ p(z | x; theta), k = 1..K                                 sample   rlft.rollouts.search
+        s_k = log p(y | x, z_k; theta)                                  score    rlft.em.score
+        w_k = exp s_k / sum_j exp s_j                              (4)  weigh    rlft.em.weights
+    M   maximise sum_x sum_k w_k [log p(z_k|x) + log p(y|x,z_k)]   (5)  learn    rlft.em.weighted_sft
+    V   dev trajectories with the answer sampled                        validate rlft.evaluate.search_metrics
+
+The best round by a dev metric is the result. Stages speak through files only (rlft.em.stages), so a killed run goes on
+where it stopped. Left out: the paper's warm-up data, made with a closed model; any conversations in the format of
+`rlft.rollouts.search` serve as `warm_up_dataset`.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from torch import nn
+from transformers import AutoTokenizer
+from trl import SFTConfig
+
+from rlft.em.options import EMOptions
+from rlft.em.rounds import best_round, questions_of, run_rounds
+from rlft.em.stages import Round, claim_identity
+from rlft.retrieval.passage import Retriever
+from rlft.rollouts.search import question_of
+from rlft.trainers.exsearch_learning import WEIGHT_FILES, SearchLearning
+from rlft.trainers.exsearch_steps import Metrics, SearchSteps
+from rlft.trainers.round_models import RoundModels
+from rlft.trainers.search_rolls import SearchRolls
+from rlft.trainers.search_options import SearchTrainingOptions
+
+FREE_TO_CHANGE = {
+    "output_dir", "run_name", "logging_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "project", "trackio_space_id",
+    "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica", "local_rank", "num_rounds",
+    "patience", "save_strategy", "save_steps", "save_total_limit", "push_to_hub", "hub_token", "hub_model_id",
+    "sampler_batch_size", "sampler_url", "sampler_memory", "score_batch_tokens", "metric_for_best_model", "greater_is_better",
+}  # fmt: skip
+"""Settings that a run may go on with changed: they change neither what is sampled nor what is learnt."""
+
+
+@dataclass
+class ExSearchConfig(SearchTrainingOptions, EMOptions, SFTConfig):
+    """`trl.SFTConfig` for the M-step, with the options of EM and of the search.
+
+    `num_train_epochs`, `learning_rate`, `per_device_train_batch_size` and the like are those of one M-step; each starts
+    a fresh optimiser and schedule.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over a round's rows in its M-step."})
+    max_length: int | None = field(default=None, metadata={"help": "Must stay None: `max_tokens` refuses, never cuts."})
+    metric_for_best_model: str | None = field(
+        default="greedy_em", metadata={"help": "Dev metric that chooses the round: greedy_em, greedy_f1, sampled_em, ..."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_em()
+        self.check_search()
+        if self.max_length is not None:
+            raise ValueError(
+                f"max_length={self.max_length} would cut rows, and the answer stands at their end; leave it None and set "
+                "--max_tokens, which refuses a trajectory that is too long."
+            )
+
+
+class ExSearchTrainer:
+    """Teaches a model to search by EM.
+
+    Args:
+        model: folder or Hub id of a causal LM with a chat template.
+        args: an `ExSearchConfig`.
+        train_dataset: rows `{id, question, golden_answers}`, more columns welcome.
+        eval_dataset: dev rows that choose the best round.
+        retriever: what searches.
+        processing_class: tokenizer; the model's own if None.
+        peft_config: LoRA; None trains all parameters.
+        warm_up_dataset: rows `{messages}` of demonstrations, learnt before round 1 (section 4.1 of the paper).
+        model_init_kwargs: for `from_pretrained`.
+        metrics: `f(row, trajectory) -> {name: value}`, further dev metrics, averaged over trajectories.
+        callbacks: of every M-step.
+
+    Attributes:
+        history: dev metrics by round, filled by `train`.
+        best: the best round so far.
+
+    Raises:
+        ValueError: for data that cannot be trained on, before a model is loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        args: ExSearchConfig,
+        *,
+        train_dataset: Dataset,
+        eval_dataset: Dataset,
+        retriever: Retriever,
+        processing_class: Any = None,
+        peft_config: Any = None,
+        warm_up_dataset: Dataset | None = None,
+        model_init_kwargs: dict[str, Any] | None = None,
+        metrics: Metrics | None = None,
+        callbacks: list[Any] | None = None,
+    ):
+        tokenizer = processing_class or AutoTokenizer.from_pretrained(model)
+        self.args, self.retriever, self.processing_class = args, retriever, tokenizer
+        self.train_dataset, self.eval_dataset, self.warm_up_dataset = train_dataset, eval_dataset, warm_up_dataset
+        self.folder = Path(str(args.output_dir))
+        self.models = RoundModels(model, peft_config, model_init_kwargs or {}, args.device)
+        self.steps = SearchSteps(SearchRolls(args, tokenizer, retriever, self.models), metrics)
+        self.learning = SearchLearning(self.steps, callbacks or [])
+        check_questions(train_dataset, self.steps)
+        check_questions(eval_dataset, self.steps)
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def best(self) -> int:
+        """Number of the best round that is done."""
+        return best_round(self.history, str(self.args.metric_for_best_model), self.args.greater_is_better is not False)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> list[dict[str, float]]:
+        """Run all rounds; where the folder holds this very run, go on with it.
+
+        Args:
+            resume_from_checkpoint: for the look of a TRL trainer; a folder with this run is gone on with in any case.
+
+        Returns:
+            Dev metrics by round.
+
+        Raises:
+            rlft.em.stages.AnotherRun: if the folder holds a run with other settings.
+            rlft.trainers.exsearch_learning.NothingToLearn: if every question of a round was dropped.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        claim_identity(self.folder, self._identity())
+        self.history = run_rounds(
+            self._round,
+            rounds=self.args.num_rounds,
+            patience=self.args.patience,
+            metric=str(self.args.metric_for_best_model),
+            greater_is_better=self.args.greater_is_better is not False,
+        )
+        return self.history
+
+    def _round(self, number: int) -> dict[str, float]:
+        current, steps, learning = Round(self.folder, number), self.steps, self.learning
+        if number == 0:
+            current.stage("start", lambda: learning.start(current, self.warm_up_dataset), *WEIGHT_FILES)
+        else:
+            before = Round(self.folder, number - 1)
+            origin = Round(self.folder, 0) if self.args.restart_from_warm_up else before
+            chosen = questions_of(number, len(self.train_dataset), self.args.questions_per_round, self.args.seed)
+            rows = [self.train_dataset[index] for index in chosen]
+            current.stage("sample", lambda: steps.sample(current, before, rows), "trajectories-*")
+            current.stage("score", lambda: steps.score(current, before, rows), "scores-*")
+            current.stage("weigh", lambda: steps.weigh(current, rows), "weights.jsonl", "weights.json")
+            current.stage("learn", lambda: learning.learn(current, origin, rows), *WEIGHT_FILES, "learn.json")
+        return self._validate(current, "dev", self.eval_dataset)
+
+    def _validate(self, current: Round, name: str, rows: Dataset) -> dict[str, float]:
+        work = lambda: self.steps.validate(current, name, list(rows))  # noqa: E731
+        current.stage(f"validate {name}", work, f"{name}-*", f"{name}.json")
+        return json.loads((current.folder / f"{name}.json").read_text())
+
+    def evaluate(self, eval_dataset: Dataset, *, name: str = "test", round: int | None = None) -> dict[str, float]:
+        """Metrics of a round's model on other questions, kept in the round's folder under `name`.
+
+        Args:
+            eval_dataset: rows as for training.
+            name: of the evaluation; a second call with the same name gives what the first one found.
+            round: which; None is the best.
+        """
+        check_questions(eval_dataset, self.steps)
+        return self._validate(Round(self.folder, self.best if round is None else round), name, eval_dataset)
+
+    def best_model(self) -> nn.Module:
+        """The model of the best round, loaded from its folder."""
+        return self.models.load(self.folder / f"round-{self.best}")
+
+    def save_model(self, output_dir: str | None = None) -> None:
+        """Copy the best round's adapter (or model) and the tokenizer to a folder, by default the run's."""
+        target = Path(output_dir or self.folder)
+        if PartialState().is_main_process:
+            target.mkdir(parents=True, exist_ok=True)
+            self.processing_class.save_pretrained(target)
+            source = self.folder / f"round-{self.best}"
+            for file in (found for pattern in WEIGHT_FILES for found in source.glob(pattern)):
+                shutil.copyfile(file, target / file.name)
+        PartialState().wait_for_everyone()
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on."""
+        settings = {name: value for name, value in self.args.to_dict().items() if name not in FREE_TO_CHANGE}
+        lora = self.models.peft_config.to_dict() if self.models.peft_config else None
+        rows = {"train": self.train_dataset, "dev": self.eval_dataset, "warm_up": self.warm_up_dataset}
+        return {
+            **settings,
+            "lora": lora,
+            "model": self.models.fingerprint(),
+            "tokenizer": fingerprint([self.processing_class.get_vocab(), self.processing_class.chat_template]),
+            "retriever": self.retriever.name,
+            **{f"{name}_rows": fingerprint(list(data or [])) for name, data in rows.items()},
+        }
+
+
+def fingerprint(content: Any) -> str:
+    """Digest of anything JSON can write."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def check_questions(rows: Dataset, steps: SearchSteps) -> None:
+    """Refuse questions that no trajectory could be scored on.
+
+    Raises:
+        ValueError: naming the first bad row and the number of them.
+    """
+    bad = []
+    seen: set[str] = set()
+    for row in rows:
+        try:
+            question_of(row)
+            steps.answers(row)
+            if str(row["id"]) in seen:
+                raise ValueError("its id stands twice.")
+        except (ValueError, KeyError) as error:
+            bad.append(f"{row.get('id')!r}: {error}")
+        seen.add(str(row.get("id")))
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(rows)} questions cannot be used; the first, {bad[0]}")

@@ -1,0 +1,60 @@
+"""The model of a round, on disk and in memory: a LoRA adapter on an unchanged base, or all parameters."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from rlft.em.stages import digest
+
+
+class RoundModels:
+    """Loads and saves the models of an EM run.
+
+    Args:
+        base: folder or Hub id of the model that the run starts from.
+        peft_config: LoRA configuration; None trains all parameters.
+        init_kwargs: for `from_pretrained` (dtype, revision, quantisation, ...).
+        device: where models go; None leaves them where `from_pretrained` puts them.
+
+    Raises:
+        ValueError: if `base` is an adapter.
+    """
+
+    def __init__(self, base: str, peft_config: Any, init_kwargs: dict[str, Any], device: torch.device | None):
+        if (Path(base) / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{base} is an adapter, not a whole model; merge it into its base (merge_and_unload) and train from there."
+            )
+        self.base, self.peft_config, self.init_kwargs, self.device = base, peft_config, init_kwargs, device
+
+    def start(self, seed: int) -> nn.Module:
+        """The base, with a fresh adapter if there is a LoRA configuration."""
+        model = self._base(self.base)
+        if self.peft_config is None:
+            return model
+        torch.manual_seed(seed)  # LoRA's A matrices are random
+        return get_peft_model(model, self.peft_config)
+
+    def load(self, folder: Path) -> nn.Module:
+        """The model that `save_pretrained` left in a round's folder, trainable, in evaluation mode."""
+        if self.peft_config is None:
+            return self._base(str(folder)).eval()
+        return PeftModel.from_pretrained(self._base(self.base), str(folder), is_trainable=True).eval()
+
+    def fingerprint(self) -> str:
+        """Of the base: its Hub commit, or the digest of its weight files."""
+        folder = Path(self.base)
+        if not folder.is_dir():
+            return f"{self.base}@{self.init_kwargs.get('revision', 'main')}"
+        files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+        return hashlib.blake2b("".join(map(str, map(digest, files))).encode(), digest_size=16).hexdigest()
+
+    def _base(self, path: str) -> Any:
+        model = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
+        quantised = getattr(model, "is_quantized", False)
+        return model if self.device is None or quantised else model.to(self.device)

@@ -1,0 +1,74 @@
+"""The knobs of EXSEARCH beside those of EM, as the part of `ExSearchConfig` that imports no torch."""
+
+from dataclasses import dataclass
+
+from rlft.em.options import option
+from rlft.rollouts.policy import Sampling
+from rlft.rollouts.search_text import SearchOptions
+
+SAMPLERS = ("transformers", "continuous", "vllm", "server")
+
+
+@dataclass
+class SearchTrainingOptions:
+    """What a search looks like, how it is sampled, and which trajectories are kept (arXiv 2505.20128, section 3)."""
+
+    max_hops: int = option(8, "Searches in a trajectory, at most (T_max); then the answer is asked for.")
+    passages: int = option(5, "Passages shown for a query.")
+    select: bool = option(False, "The model picks the passages among `retrieved` ones (a trained action of its own).")
+    retrieved: int = option(10, "With select: passages retrieved for a query.")
+    max_turn_tokens: int = option(256, "Longest turn of the model.")
+    max_answer_tokens: int = option(64, "Longest answer.")
+    max_tokens: int = option(8192, "Longest trajectory, prompt and gold answer included; a longer one is refused.")
+    instruction: str | None = option(None, "Text of the first turn, with {question}; None is the built-in one.")
+    passage_format: str | None = option(None, "How a passage is shown, with {n}, {title}, {text}; None: built in.")
+    answer_request: str | None = option(None, "Asks for the answer, with {question}; None is the built-in one.")
+
+    temperature: float = option(1.0, "Sampling temperature; 1 with top_p 1 draws from the model itself, as EM needs.")
+    top_p: float = option(1.0, "Nucleus sampling; below 1 the weights are no longer those of eq. 3.")
+    top_k: int = option(0, "Sample among the k likeliest tokens; 0 takes all.")
+    sampler: str = option("transformers", "transformers, continuous (CUDA), vllm (in process) or server.")
+    sampler_batch_size: int = option(64, "Prompts in one batch of the transformers sampler.")
+    sampler_memory: float = option(0.3, "With sampler=vllm: share of the GPU's memory for its engine.")
+    sampler_url: str | None = option(None, "With sampler=server: an OpenAI-compatible /v1 that takes token ids.")
+
+    max_empty_facts: int = option(2, "Trajectories with more empty facts are not trained on.")
+    drop_malformed: bool = option(False, "Trajectories with an unreadable turn are not trained on.")
+    eval_sampled: bool = option(True, "Validate sampled trajectories too, beside greedy ones.")
+
+    def check_search(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            ValueError: naming the option, its value and its rule.
+        """
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler={self.sampler!r} is none of {', '.join(SAMPLERS)}.")
+        if (self.sampler == "server") != (self.sampler_url is not None):
+            raise ValueError(f"sampler={self.sampler!r} with sampler_url={self.sampler_url!r}: server needs the URL.")
+        if self.sampler_batch_size < 1 or self.max_empty_facts < 0:
+            raise ValueError(
+                f"sampler_batch_size={self.sampler_batch_size} must be at least 1, "
+                f"max_empty_facts={self.max_empty_facts} at least 0."
+            )
+        self.search_options()
+        self.sampling()
+
+    def search_options(self) -> SearchOptions:
+        """What a search looks like.
+
+        Raises:
+            ValueError: for a count below 1, or a template without what it has to show.
+        """
+        names = ("max_hops", "passages", "select", "retrieved", "max_turn_tokens", "max_answer_tokens", "max_tokens")
+        texts = {"instruction": self.instruction, "passage": self.passage_format, "answer_request": self.answer_request}
+        given = {name: text for name, text in texts.items() if text is not None}
+        return SearchOptions(**{name: getattr(self, name) for name in names}, **given)
+
+    def sampling(self) -> Sampling:
+        """The distribution that the E-step draws from.
+
+        Raises:
+            ValueError: for a temperature, top_p or top_k out of its range.
+        """
+        return Sampling(self.temperature, self.top_p, self.top_k)
