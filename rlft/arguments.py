@@ -68,7 +68,9 @@ class SearchArguments:
         default=None, metadata={"help": "flashrag, hotpotqa, 2wiki, musique or nq; None: told by the columns."}
     )
     dev_rows: int = field(default=256, metadata={"help": "Training questions set aside to choose the best round by."})
-    eval_rows: int = field(default=512, metadata={"help": "Held-out questions, evaluated before and after; 0 for none."})
+    eval_rows: int = field(
+        default=512, metadata={"help": "Held-out questions, evaluated before and after; 0 for none."}
+    )
     warm_up_dataset: str | None = field(
         default=None, metadata={"help": 'JSONL of demonstrations {"messages": [...]}, learnt before round 1.'}
     )

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 import trl
+from accelerate import Accelerator
 from torch import Tensor, nn
-from trl import GRPOTrainer
+from trl import GRPOTrainer, SFTTrainer
 from trl.models import unwrap_model_for_generation
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 Rollouts = dict[str, Any]
 
@@ -202,6 +204,22 @@ def generation_model(trainer: Any) -> Iterator[nn.Module]:
         trainer.model.train(was_training)
 
 
+def vllm_generation(model: Any, tokenizer: Any, max_tokens: int, memory: float) -> Any:
+    """TRL's colocated vLLM engine around a model, for use away from a trainer.
+
+    Args:
+        model: whose weights `sync_weights` moves into the engine; to move another's, assign it to `.model` first.
+        tokenizer: the model's.
+        max_tokens: longest prompt and completion together.
+        memory: share of the GPU's memory that the engine takes.
+    """
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    return VLLMGeneration(
+        model, Accelerator(), tokenizer, mode="colocate", gpu_memory_utilization=memory, max_model_length=max_tokens
+    )
+
+
 @contextmanager
 def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
     """The colocated engine of a `trl.generation.vllm_generation.VLLMGeneration`, awake; asleep again afterwards.
@@ -236,6 +254,40 @@ def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
     finally:
         generation.llm.sleep(level=2)
         generation._llm_weights_sleeping = True
+
+
+SFTCollator = DataCollatorForLanguageModeling
+
+
+class ColumnsSFTTrainer(SFTTrainer):
+    """An `SFTTrainer` that leaves its collator more columns of the dataset than TRL's."""
+
+    model: Any
+    _signature_columns: Any
+    extra_columns: tuple[str, ...] = ()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *self.extra_columns]))
+
+
+class WeighedModel:
+    """What `SFTTrainer.compute_loss` is to call instead of `model`, so that each token's log-probability is weighed.
+
+    Args:
+        model: the model, wrapped or not.
+        weights_BT: weight of each token as a label; the first of a row is never predicted.
+    """
+
+    def __init__(self, model: Any, weights_BT: Tensor):
+        self.model, self.weights_BT, self.weighed = model, weights_BT, False
+
+    def __call__(self, **inputs: Any) -> Any:
+        outputs = self.model(**inputs)
+        if inputs.get("fused_lm_head"):  # the call whose `log_probs` (B, T-1), 0 on ignored labels, make the loss
+            outputs.log_probs = outputs.log_probs * self.weights_BT[:, 1:].to(outputs.log_probs)
+            self.weighed = True
+        return outputs
 
 
 check_seams()

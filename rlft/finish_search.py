@@ -87,7 +87,9 @@ def _accuracy_rows(held_out: dict[str, Metrics]) -> list[tuple[str, str]]:
         "greedy_forced_stop_rate": "forced stops, greedy",
     }
     before, after = held_out.get("before", {}), held_out.get("after", {})
-    return [(f"held-out {text}", f"{before[key]:.3f} -> {after[key]:.3f}") for key, text in shown.items() if key in after]
+    return [
+        (f"held-out {text}", f"{before[key]:.3f} -> {after[key]:.3f}") for key, text in shown.items() if key in after
+    ]
 
 
 def _run_rows(trainer: Any, plan: SearchPlan, seconds: float) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Before a search recipe loads a model: refuse what cannot work, find retriever, questions, demonstrations and model."""
+"""Before a search recipe loads a model: refuse what cannot work, find retriever, questions and model."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,7 @@ from rlft.record.summary import summary_table
 from rlft.retrieval import BM25Retriever, CachedRetriever, RetrievalError, Retriever, load_retriever
 from rlft.rollouts.trajectory import Trajectory
 from rlft.tiny import tasks
+from rlft.tiny.questions import questions
 from rlft.tiny.searcher import known_mistake
 
 SMOKE_QUESTIONS, SMOKE_ROWS = 16, 16
@@ -96,7 +97,7 @@ def _prepare(
         dev_rows=dev,
         test_rows=test,
         warm_up_rows=warm_up,
-        metrics=_mistakes if data.dataset_name in tasks.TASKS else None,
+        metrics=mistakes if data.dataset_name in tasks.TASKS else None,
         configuration={
             "recipe": asdict(recipe),
             "data": asdict(data),
@@ -115,7 +116,7 @@ def _questions(recipe: SearchArguments, data: ScriptArguments) -> tuple[Dataset,
         raise ValueError("no questions: set --dataset_name to tiny/search, a file, or a Hub id.")
     task = tasks.TASKS.get(data.dataset_name)
     if isinstance(task, tasks.SearchTask):
-        sizes = {"train": task.largest("train"), "dev": recipe.dev_rows, "test": recipe.eval_rows}
+        sizes = {"train": len(questions(task.world(), split="train")), "dev": recipe.dev_rows, "test": recipe.eval_rows}
         rows = {split: Dataset.from_list(task.rows(count, TINY_SEED, split)) for split, count in sizes.items()}
         return rows["train"], rows["dev"], rows["test"], {}
     train, test, rejects = load_questions(
@@ -129,13 +130,13 @@ def _questions(recipe: SearchArguments, data: ScriptArguments) -> tuple[Dataset,
     cut = len(train) - recipe.dev_rows
     if recipe.dev_rows < 1 or cut < 1:
         raise ValueError(
-            f"--dev_rows {recipe.dev_rows} of {len(train)} training questions: at least one must be set aside to choose "
-            "the best round by, and at least one left to train on."
+            f"--dev_rows {recipe.dev_rows} of {len(train)} training questions: at least one must be set aside to choose"
+            " the best round by, and at least one left to train on."
         )
     return train.select(range(cut)), train.select(range(cut, len(train))), test, rejects
 
 
-def _mistakes(row: Any, trajectory: Trajectory) -> dict[str, float]:
+def mistakes(row: Any, trajectory: Trajectory) -> dict[str, float]:
     """The embedded task's mistakes are known."""
     mistake = known_mistake(trajectory.fields["queries"], row)
     return {f"mistake/{name}": float(name == mistake) for name in ("stop", "wrong", "other")}

@@ -32,7 +32,18 @@ LAYERS: list[set[str]] = [
     {"rollouts", "retrieval", "rewards", "record", "evaluate"},
     {"credit", "em", "reward_models", "replay"},
     {"trainers"},
-    {"arguments", "configure", "preflight", "prepare", "prepare_search", "finish", "finish_search", "launch", "cli", "__main__"},
+    {
+        "arguments",
+        "configure",
+        "preflight",
+        "prepare",
+        "prepare_search",
+        "finish",
+        "finish_search",
+        "launch",
+        "cli",
+        "__main__",
+    },
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

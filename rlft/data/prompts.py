@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from rlft.tiny.tasks import TASKS, TinyTask
+from rlft.tiny.tasks import TASKS, AdditionTask
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 TINY_TRAIN_ROWS = 16_000
@@ -71,8 +71,11 @@ def load_prompts(
 def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     if name is None:
         raise DataError("no dataset: set --dataset_name to tiny/addition, a file, or a Hub id.")
-    if name in TASKS:
-        return _tiny(TASKS[name], held_out)
+    task = TASKS.get(name)
+    if isinstance(task, AdditionTask):
+        return _tiny(task, held_out)
+    if task is not None:
+        raise DataError(f"--dataset_name {name} is a task for recipes that search (recipes/exsearch.py).")
     suffix = Path(name).suffix
     if suffix in FORMATS:
         if not Path(name).is_file():
@@ -90,7 +93,7 @@ def read_table(name: str, kind: str) -> DatasetDict:
         raise DataError(f"{name} cannot be read as {kind}: {error.__cause__ or error}") from error
 
 
-def _tiny(task: TinyTask, held_out: int) -> DatasetDict:
+def _tiny(task: AdditionTask, held_out: int) -> DatasetDict:
     test = list({row["prompt"]: row for row in task.rows(max(held_out, 1), TINY_HELD_OUT_SEED)}.values())
     known = {row["prompt"] for row in test}
     train = [row for row in task.rows(TINY_TRAIN_ROWS, TINY_SEED) if row["prompt"] not in known]

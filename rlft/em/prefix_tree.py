@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-LEAST_SAVED = 48  # tokens; a shorter common run is read several times rather than in a level of its own
+LEAST_SAVED = 16  # tokens; a shorter common run is read several times rather than in a level of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,22 +92,30 @@ class ChatFrame:
         said = self._closes_with_end and bool(after) and after[-1] == self.end_id
         return ids[ids.index(self.end_id) + 1 :] if said else ids
 
-    def answer_ids(self, text: str) -> list[int]:
-        """Ids of a turn of the model that says `text`, as after a header, and `end_id`.
+    def turn_ids(self, text: str) -> list[int]:
+        """Ids of a turn of the model that says `text`, as after a header, and `end_id`; it may hold `markers`.
 
         Raises:
             ValueError: if there is nothing in it: no tokens, or only unknown ones.
         """
         header = encode(self.tokenizer, self._opening[-1])
-        answer = self._lead + self.neutral(text.strip())
-        ids = encode(self.tokenizer, self._opening[-1] + answer)
-        ids = ids[len(header) :] if ids[: len(header)] == header else encode(self.tokenizer, answer)
+        said = self._lead + self._turns(text.strip())
+        ids = encode(self.tokenizer, self._opening[-1] + said)
+        ids = ids[len(header) :] if ids[: len(header)] == header else encode(self.tokenizer, said)
         if not text.strip() or not set(ids) - {self.tokenizer.unk_token_id}:
             raise ValueError(
-                f"the answer {text!r} holds no token that the tokenizer knows, so its likelihood would say nothing; "
-                "correct the row or leave it out."
+                f"the turn or answer {text!r} holds no token that the tokenizer knows, so its likelihood would say "
+                "nothing; correct the row or leave it out."
             )
         return [*ids, self.end_id]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Ids of a turn of the model that gives a gold answer: `turn_ids` of the neutralised text.
+
+        Raises:
+            ValueError: as `turn_ids`.
+        """
+        return self.turn_ids(self.neutral(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a turn of the model without the token that stopped it; other special tokens stay visible."""

@@ -46,7 +46,7 @@ class SearchRollout:
         answer: whether the model answers, or the trajectory is left open for the gold answer.
         samples: K trajectories of each row.
         seed: of the run.
-        round: of the run; another round draws other trajectories.
+        round: names the draw within the run; another name draws other trajectories.
         search_batch, search_threads, progress: as `rlft.rollouts.engine.run` takes them.
 
     Calling it gives `len(rows) * samples` trajectories, those of one row together. A row holds:
@@ -67,7 +67,7 @@ class SearchRollout:
     answer: AnswerMode = "sample"
     samples: int = 1
     seed: int = 0
-    round: int = 0
+    round: object = 0
     search_batch: int = 64
     search_threads: int = 8
     progress: Callable[[int, int], None] | None = None
@@ -118,10 +118,11 @@ def search_machine(
         answer: who answers.
 
     Returns:
-        The machine. Its trajectory's `fields`: `id`; `queries`, `passage_ids` (shown) and `facts`, one for each hop
-        (the last hop may lack its fact); `hops`, their number; `refused_query`, a query that was not searched, or
-        None; `empty_facts`, `dropped_passages` (did not fit) and `unread_selections`, counts; with `answer="sample"`
-        also `answer`, its text, and `answer_cut`, whether its cap cut it (None where no answer was asked for).
+        The machine. Its trajectory's `fields`: `id`; `queries`, `passage_ids` and `passage_titles` (of those shown) and
+        `facts`, one for each hop (the last hop may lack its fact); `hops`, their number; `refused_query`, a query that
+        was not searched, or None; `empty_facts`, `dropped_passages` (did not fit) and `unread_selections`, counts;
+        with `answer="sample"` also `answer`, its text, and `answer_cut`, whether its cap cut it (None where no answer
+        was asked for).
     """
     question = frame.neutral(question_of(row))
     prompt_ids = frame.opening(fill(options.instruction, {"question": question}), row.get("system"))
@@ -162,6 +163,7 @@ class _Loop:
         self.queries: list[str] = []
         self.facts: list[str] = []
         self.passage_ids: list[list[str]] = []
+        self.passage_titles: list[list[str]] = []
         self.refused_query: str | None = None
         self.dropped = self.unread = 0
         self.branches: list[Trajectory] = []
@@ -192,6 +194,7 @@ class _Loop:
         return {
             "queries": self.queries,
             "passage_ids": self.passage_ids,
+            "passage_titles": self.passage_titles,
             "facts": self.facts,
             "hops": len(self.queries),
             "refused_query": self.refused_query,
@@ -208,9 +211,10 @@ class _Loop:
     def _found(self, query: str) -> Generator[Draw | Search, Any, list[Passage]]:
         """The passages to show."""
         options = self.options
-        passages: list[Passage] = yield Search(query, options.retrieved if options.select else options.passages)
+        count = options.retrieved if options.select else options.passages
+        passages: list[Passage] = (yield Search(query, count))[:count]
         if not options.select:
-            return passages[: options.passages]
+            return passages
         neutral, seed = self.frame.neutral, seed_of(self.seed, len(self.queries), "select")
         passages, branch = yield from select(
             passages, neutral(query), self.question, seed, frame=self.frame, options=options
@@ -227,9 +231,12 @@ class _Loop:
             ids = self.talk.reply_ids(f"{SEARCH} {self.frame.neutral(text)}")
             if self.talk.room - len(ids) >= self.options.max_turn_tokens + self.kept_free:
                 self.talk.tell(ids, "search")
-                self.passage_ids.append([passage.id for passage in passages[:count]])
-                self.dropped += len(passages) - count
+                self._note(passages, count)
                 return True
-        self.passage_ids.append([])
-        self.dropped += len(passages)
+        self._note(passages, 0)
         return False
+
+    def _note(self, passages: list[Passage], shown: int) -> None:
+        self.passage_ids.append([passage.id for passage in passages[:shown]])
+        self.passage_titles.append([passage.title for passage in passages[:shown]])
+        self.dropped += len(passages) - shown

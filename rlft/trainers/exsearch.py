@@ -1,6 +1,6 @@
 """EXSEARCH: an EM loop that teaches a language model to search (arXiv 2505.20128).
 
-A trajectory z (think of a query, search, record a fact, ..., stop) is a latent variable between question x and answer y:
+A trajectory z (think of a query, search, record a fact, ..., stop) is latent between question x and answer y:
 
     p(y|x) = sum_z p(z|x) p(y|x,z)                                                                     (2)
 
@@ -38,14 +38,15 @@ from rlft.rollouts.search import question_of
 from rlft.trainers.exsearch_learning import WEIGHT_FILES, SearchLearning
 from rlft.trainers.exsearch_steps import Metrics, SearchSteps
 from rlft.trainers.round_models import RoundModels
-from rlft.trainers.search_rolls import SearchRolls
 from rlft.trainers.search_options import SearchTrainingOptions
+from rlft.trainers.search_rolls import SearchRolls
 
 FREE_TO_CHANGE = {
-    "output_dir", "run_name", "logging_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "project", "trackio_space_id",
-    "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica", "local_rank", "num_rounds",
-    "patience", "save_strategy", "save_steps", "save_total_limit", "push_to_hub", "hub_token", "hub_model_id",
-    "sampler_batch_size", "sampler_url", "sampler_memory", "score_batch_tokens", "metric_for_best_model", "greater_is_better",
+    "output_dir", "run_name", "logging_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "project",
+    "trackio_space_id", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
+    "local_rank", "num_rounds", "patience", "save_strategy", "save_steps", "save_total_limit", "push_to_hub",
+    "hub_token", "hub_model_id", "sampler_batch_size", "sampler_url", "sampler_memory", "score_batch_tokens",
+    "metric_for_best_model", "greater_is_better",
 }  # fmt: skip
 """Settings that a run may go on with changed: they change neither what is sampled nor what is learnt."""
 
@@ -64,7 +65,10 @@ class ExSearchConfig(SearchTrainingOptions, EMOptions, SFTConfig):
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over a round's rows in its M-step."})
     max_length: int | None = field(default=None, metadata={"help": "Must stay None: `max_tokens` refuses, never cuts."})
     metric_for_best_model: str | None = field(
-        default="greedy_em", metadata={"help": "Dev metric that chooses the round: greedy_em, greedy_f1, sampled_em, ..."}
+        default="greedy_em",
+        metadata={
+            "help": "Dev metric that chooses the round: greedy_em, greedy_f1, sampled_em, ...; round keeps the last."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -73,8 +77,8 @@ class ExSearchConfig(SearchTrainingOptions, EMOptions, SFTConfig):
         self.check_search()
         if self.max_length is not None:
             raise ValueError(
-                f"max_length={self.max_length} would cut rows, and the answer stands at their end; leave it None and set "
-                "--max_tokens, which refuses a trajectory that is too long."
+                f"max_length={self.max_length} would cut rows, and the answer stands at their end; leave it None and "
+                "set --max_tokens, which refuses a trajectory that is too long."
             )
 
 
@@ -170,7 +174,7 @@ class ExSearchTrainer:
             current.stage("score", lambda: steps.score(current, before, rows), "scores-*")
             current.stage("weigh", lambda: steps.weigh(current, rows), "weights.jsonl", "weights.json")
             current.stage("learn", lambda: learning.learn(current, origin, rows), *WEIGHT_FILES, "learn.json")
-        return self._validate(current, "dev", self.eval_dataset)
+        return {**self._validate(current, "dev", self.eval_dataset), "round": number}
 
     def _validate(self, current: Round, name: str, rows: Dataset) -> dict[str, float]:
         work = lambda: self.steps.validate(current, name, list(rows))  # noqa: E731

@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -27,7 +26,13 @@ from rlft.trainers.trust import TrustCallback
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_FILES = ("adapter_config.json", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+WEIGHT_FILES = (
+    "adapter_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+)
 
 
 class NothingToLearn(RuntimeError):
@@ -48,7 +53,7 @@ class SearchLearning:
 
     def start(self, current: Round, demonstrations: Dataset | None) -> None:
         """theta_0: the base, after supervised learning of demonstrations if there are any (section 4.1)."""
-        model = self.rolls.models.start(self.args.seed)
+        model: Any = self.rolls.models.start(self.args.seed)
         if demonstrations is None:
             if PartialState().is_main_process:
                 model.save_pretrained(str(current.folder))
@@ -71,8 +76,8 @@ class SearchLearning:
         made, counts = self.weighted_rows(current, rows)
         if not made:
             raise NothingToLearn(
-                f"round {current.number}: nothing is left to train on ({counts}). Look at {current.folder}/weights.jsonl: "
-                "a model that never finds the answer needs a warm-up, and min_best_loglik or min_spread may be too strict."
+                f"round {current.number}: nothing is left to train on ({counts}). See {current.folder}/weights.jsonl: "
+                "a model that never finds the answer needs a warm-up; min_best_loglik or min_spread may be too strict."
             )
         dropped = sum(count for why, count in counts.items() if why.startswith("question dropped"))
         if 2 * dropped > sum(counts.values()):
@@ -116,7 +121,7 @@ class SearchLearning:
             args=args,
             train_dataset=Dataset.from_list([dict(row) for row in rows]),
             processing_class=self.rolls.tokenizer,
-            callbacks=[trust, RecordCallback(Path(str(self.args.output_dir)), {"round": current.number}), *self.callbacks],
+            callbacks=[trust, RecordCallback(current.folder.parent, {"round": current.number}), *self.callbacks],
         )
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.is_dir() else None)
         trainer.save_model(str(current.folder))

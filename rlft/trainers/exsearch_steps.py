@@ -1,9 +1,9 @@
 """E-step and validation of an EXSEARCH round: each stage reads the files of those before it and leaves its own.
 
-    sample    trajectories-*.jsonl.gz   K trajectories a question, the answer left open
-    score     scores-*.jsonl            log p(gold answer | question, trajectory), for every gold answer
-    weigh     weights.jsonl             weights, or why a question is dropped; weights.json sums them up
-    validate  dev-*.jsonl.gz            trajectories with the answer sampled; dev.json has their metrics
+sample    trajectories-*.jsonl.gz   K trajectories a question, the answer left open
+score     scores-*.jsonl            log p(gold answer | question, trajectory), for every gold answer
+weigh     weights.jsonl             weights, or why a question is dropped; weights.json sums them up
+validate  dev-*.jsonl.gz            trajectories with the answer sampled; dev.json has their metrics
 """
 
 import json
@@ -86,8 +86,9 @@ class SearchSteps:
             weighed[row["id"]] = weigh(scores, options, correct if options.weighting == "rejection" else None)
         records = ({"id": key, **_record(question)} for key, question in weighed.items())
         write_whole(current.folder / "weights.jsonl", lines(records))
-        summary = weight_metrics(list(weighed.values())) | {f"refused/{why}": n for why, n in sorted(refused.items())}
-        summary["ess_histogram"] = ess_histogram(list(weighed.values()))
+        questions = list(weighed.values())
+        counts = {f"refused/{why}": count for why, count in sorted(refused.items())}
+        summary = {**weight_metrics(questions), **counts, "ess_histogram": ess_histogram(questions)}
         write_whole(current.folder / "weights.json", json.dumps(summary, indent=1))
 
     def validate(self, current: Round, name: str, rows: Sequence[Row]) -> None:
@@ -100,16 +101,19 @@ class SearchSteps:
             PartialState().wait_for_everyone()
             found = [pair for shard in self.rolls.all(rows) for pair in self.rolls.read(current.folder, files, shard)]
             pairs = [(row, trajectories[0]) for row, trajectories in found]
-            values = search_metrics(*map(list, zip(*pairs, strict=True)), decode=self.rolls.tokenizer.decode)
+            values = search_metrics([row for row, _ in pairs], [one for _, one in pairs], self.rolls.frame.decode)
             metrics |= {f"{mode}_{key}": value for key, value in (values | self._own_metrics(pairs)).items()}
         if PartialState().is_main_process:
             write_whole(current.folder / f"{name}.json", json.dumps(metrics, indent=1))
 
     def _own_metrics(self, pairs: Sequence[tuple[Row, Trajectory]]) -> dict[str, float]:
         """Means of the further metrics over all trajectories; one that is not given counts as 0."""
-        total = Counter[str]()
-        for row, trajectory in pairs if self.metrics else ():
-            total.update(self.metrics(row, trajectory))
+        if self.metrics is None:
+            return {}
+        total: dict[str, float] = {}
+        for row, trajectory in pairs:
+            for name, value in self.metrics(row, trajectory).items():
+                total[name] = total.get(name, 0.0) + value
         return {name: value / len(pairs) for name, value in total.items()}
 
     def scored(self, current: Round, rows: Sequence[Row]) -> Iterator[tuple[Row, list[Trajectory], list[Any]]]:
@@ -133,7 +137,6 @@ class SearchSteps:
             [open_ids(trajectory) for _, _, trajectory in scored],
             [answers[row["id"]] for row, _, _ in scored],
             pad_id=self.rolls.pad_id,
-            questions=[row["id"] for row, _, _ in scored],
             batch_tokens=self.args.score_batch_tokens,
         )
         found = {(row["id"], k): loglik_A for (row, k, _), loglik_A in zip(scored, logliks, strict=True)}

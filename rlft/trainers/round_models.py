@@ -28,7 +28,8 @@ class RoundModels:
     def __init__(self, base: str, peft_config: Any, init_kwargs: dict[str, Any], device: torch.device | None):
         if (Path(base) / "adapter_config.json").is_file():
             raise ValueError(
-                f"{base} is an adapter, not a whole model; merge it into its base (merge_and_unload) and train from there."
+                f"{base} is an adapter, not a whole model; merge it into its base (merge_and_unload) and train "
+                "from there."
             )
         self.base, self.peft_config, self.init_kwargs, self.device = base, peft_config, init_kwargs, device
 
@@ -55,6 +56,6 @@ class RoundModels:
         return hashlib.blake2b("".join(map(str, map(digest, files))).encode(), digest_size=16).hexdigest()
 
     def _base(self, path: str) -> Any:
-        model = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
         quantised = getattr(model, "is_quantized", False)
         return model if self.device is None or quantised else model.to(self.device)

@@ -61,9 +61,7 @@ class Samplers:
         from rlft.rollouts.vllm_policy import VLLMPolicy
 
         if self._engine is None:
-            self._engine = compat.vllm_generation(
-                model, self.tokenizer, self.args.max_tokens, self.args.sampler_memory
-            )
+            self._engine = compat.vllm_generation(model, self.tokenizer, self.args.max_tokens, self.args.sampler_memory)
         self._engine.model = model
         self._engine.sync_weights()
         return VLLMPolicy(self._engine.llm, self.stop_ids)

@@ -1,6 +1,7 @@
 """The knobs of EXSEARCH beside those of EM, as the part of `ExSearchConfig` that imports no torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rlft.em.options import option
 from rlft.rollouts.policy import Sampling
@@ -61,9 +62,10 @@ class SearchTrainingOptions:
             ValueError: for a count below 1, or a template without what it has to show.
         """
         names = ("max_hops", "passages", "select", "retrieved", "max_turn_tokens", "max_answer_tokens", "max_tokens")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         texts = {"instruction": self.instruction, "passage": self.passage_format, "answer_request": self.answer_request}
-        given = {name: text for name, text in texts.items() if text is not None}
-        return SearchOptions(**{name: getattr(self, name) for name in names}, **given)
+        given |= {name: text for name, text in texts.items() if text is not None}
+        return SearchOptions(**given)
 
     def sampling(self) -> Sampling:
         """The distribution that the E-step draws from.

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from datasets import Dataset  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
+from rlft.rollouts import adapter, transformers_policy  # noqa: E402
 from rlft.rollouts.adapter import as_rollout_func, question_row  # noqa: E402
 from rlft.rollouts.frame import ChatFrame  # noqa: E402
 from rlft.rollouts.policy import Draw, Generation, Policy, Sampling  # noqa: E402
@@ -23,6 +24,7 @@ from rlft.rollouts.single_turn import single_turn  # noqa: E402
 from rlft.rollouts.trajectory import FinishReason, Segment, Trajectory  # noqa: E402
 from rlft.tiny.model import tiny_model  # noqa: E402
 from rlft.trainers.shear import SHEARConfig, SHEARTrainer  # noqa: E402
+from tests.rollouts.conftest import char_with  # noqa: E402
 from tests.rollouts.scripted import ScriptedPolicy, Shelf  # noqa: E402
 
 SHELF = Shelf({"ann": ["Zq | PASSAGE about ANN."], "bob": ["Zq | PASSAGE about BOB.", "Zq | PASSAGE two."]})
@@ -304,6 +306,22 @@ def test_sampling_that_a_policy_does_not_know_is_refused(changes: dict[str, Any]
 def test_an_idle_vllm_is_refused() -> None:
     with pytest.raises(ValueError, match="use_vllm"):
         as_rollout_func(lambda *_: [])(["q"], stand_in(use_vllm=True))
+
+
+def test_the_template_end_of_turn_stops_a_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama 3 ends a turn with another token than its tokenizer's end of sequence."""
+    tokenizer = char_with("llama")
+    monkeypatch.setattr(adapter.compat, "pad_and_stop_ids", lambda trainer: (0, {tokenizer.eos_token_id}))
+    monkeypatch.setattr(adapter.compat, "generation_model", no_policy)
+    monkeypatch.setattr(transformers_policy, "TransformersPolicy", lambda model, **settings: settings)
+    trainer = stand_in()
+    trainer.processing_class = tokenizer
+    with adapter.trainer_policy(trainer, batch_size=7) as settings:
+        ends = tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"])
+        assert settings == {"stop_ids": set(ends), "pad_id": 0, "batch_size": 7}
+    tokenizer.chat_template = None
+    with adapter.trainer_policy(trainer) as settings:
+        assert settings["stop_ids"] == {tokenizer.eos_token_id}
 
 
 def test_a_prompt_that_is_no_question_is_refused() -> None:

@@ -118,6 +118,12 @@ def test_an_answer_of_nothing_is_refused(text: str) -> None:
         ChatFrame(char_tokenizer()).answer_ids(text)
 
 
+def test_turns_of_the_model_keep_their_markers_and_answers_do_not(words: Any) -> None:
+    frame = ChatFrame(words, markers=MARKERS)
+    assert frame.decode(frame.turn_ids("<FACT> labs <QUERY> <|u|> labs")) == "<FACT> labs <QUERY> <|unk|> labs"
+    assert frame.decode(frame.answer_ids("<FINAL> labs")) == "<|unk|> labs"
+
+
 def test_decoding_drops_the_stop_token_and_nothing_else(words: Any) -> None:
     frame = ChatFrame(words, markers=MARKERS)
     ids = words.encode("<FACT> where <|u|> is <FINAL>")
@@ -183,7 +189,8 @@ def test_user_turns_tokenise_as_in_the_whole_conversation(make: Any, name: str) 
 
 def test_hostile_user_text_leaves_the_control_tokens_as_they_are(tokenizer: Any) -> None:
     frame = ChatFrame(tokenizer, markers=MARKERS)
-    strings = sorted(frame.neutral.strings - set(MARKERS))
+    markers = {marker.lower() for marker in MARKERS}
+    strings = sorted(string for string in frame.neutral.strings if string.lower() not in markers)
     controls = set(tokenizer.convert_tokens_to_ids([*strings])) - {tokenizer.unk_token_id}
     plain = {asked: [i for i in asked(frame, "x") if i in controls] for asked in (opening, reply)}
     rng = random.Random(0)
@@ -193,6 +200,17 @@ def test_hostile_user_text_leaves_the_control_tokens_as_they_are(tokenizer: Any)
             ids = asked(frame, text)
             assert [i for i in ids if i in controls] == expected, text
             assert not any(string in text_between(tokenizer, ids, asked(frame, "")) for string in strings), text
+
+
+def test_a_user_cannot_begin_what_the_template_would_complete() -> None:
+    tokenizer = char_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{{ '|im_end|>' if m.role == 'user' else '<|im_end|>' }}{% endfor %}"
+    )
+    frame = ChatFrame(tokenizer)
+    assert frame.end_id not in frame.opening("x")
+    assert frame.end_id not in frame.opening("x<")
+    assert tokenizer.decode(frame.opening("x<")) == "x<|im_end|>"
 
 
 def opening(frame: ChatFrame, text: str) -> list[int]:

@@ -24,12 +24,13 @@ from tests.rollouts.conftest import TEMPLATES, char_with
         ("[INST] x [/inst]", "(INST) x (/inst)"),
         ("<<QUERY>>", "<(QUERY)>"),
         ("<QUERY<QUERY>", "<QUERY(QUERY)"),
+        ("<Human:>", "(H·uman:)"),
         ("Sarah Human: hi", "Sarah H·uman: hi"),
         ("<think>2</think>", "(think)2(/think)"),
     ],
 )
 def test_control_strings_are_broken_readably(chars: Any, text: str, harmless: str) -> None:
-    assert Neutraliser(chars, [*MARKERS, "[INST]", "[/INST]", "Human:"])(text) == harmless
+    assert Neutraliser(chars, [*MARKERS, "[INST]", "[/INST]", "Human:", "<Human:>"])(text) == harmless
 
 
 @pytest.mark.parametrize(

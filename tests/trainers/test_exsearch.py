@@ -1,0 +1,246 @@
+"""EXSEARCH end to end on the small world: what a round leaves, what is trained on, and how a killed run goes on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+from rlft.em.rows import IGNORED
+from rlft.em.stages import AnotherRun, Round
+from rlft.record.jsonl import read_jsonl
+from rlft.rollouts.store import read_shard
+from rlft.rollouts.trajectory import FinishReason
+from rlft.tiny.searcher import demonstrations
+from rlft.trainers.exsearch_learning import NothingToLearn, SearchLearning
+from rlft.trainers.exsearch_steps import SearchSteps
+from rlft.trainers.search_rolls import SearchRolls
+from tests.trainers.search_runs import TASK, config, trainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of one round."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finished = trainer(folder)
+    finished.train()
+    finished.save_model()
+    return folder
+
+
+def outcome(folder: Path) -> tuple[str, bytes, str]:
+    """Weights of the questions, the adapter and the dev metrics of round 1."""
+    last = folder / "round-1"
+    return (
+        (last / "weights.jsonl").read_text(),
+        (last / "adapter_model.safetensors").read_bytes(),
+        (last / "dev.json").read_text(),
+    )
+
+
+def test_a_round_leaves_its_stages(run: Path) -> None:
+    manifest = json.loads((run / "round-1/manifest.json").read_text())
+    assert list(manifest) == ["sample", "score", "weigh", "learn", "validate dev"]
+    assert len(manifest["sample"]["files"]) == len(manifest["score"]["files"]) == 3
+    weights = read_jsonl(run / "round-1/weights.jsonl")
+    assert len(weights) == 12
+    assert all(sum(line["weights_K"]) == pytest.approx(1) for line in weights if not line["dropped"])
+    metrics = read_jsonl(run / "record/metrics.jsonl")
+    assert metrics
+    assert {line["round"] for line in metrics} == {1}
+    assert json.loads((run / "round-1/learn.json").read_text())["delta_norm"] > 0
+
+
+def test_the_adapter_loads_with_peft_alone(run: Path) -> None:
+    model = AutoPeftModelForCausalLM.from_pretrained(run)
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    best = json.loads((run / "round-1/dev.json").read_text()), json.loads((run / "round-0/dev.json").read_text())
+    source = run / ("round-1" if best[0]["greedy_em"] > best[1]["greedy_em"] else "round-0")
+    assert (run / "adapter_model.safetensors").read_bytes() == (source / "adapter_model.safetensors").read_bytes()
+    assert model.generate(**tokenizer("where", return_tensors="pt"), max_new_tokens=2).size(1) == 3
+
+
+def learning(folder: Path) -> SearchLearning:
+    settled = trainer(folder)
+    return settled.learning
+
+
+def chosen(folder: Path) -> list[dict[str, Any]]:
+    """The rows of round 1, by the ids in its shards."""
+    by_id = {row["id"]: row for row in TASK.rows(24, 1, "train")}
+    shards = [read_shard(path) for path in sorted((folder / "round-1").glob("trajectories-*"))]
+    return [by_id[name] for name in dict.fromkeys(key["id"] for shard in shards for key, _ in shard)]
+
+
+def test_only_what_the_model_writes_is_trained_on(run: Path) -> None:
+    steps = learning(run)
+    tokenizer = steps.rolls.tokenizer
+    passages = {passage["text"] for passage in TASK.passages()}
+    made, counts = steps.weighted_rows(Round(run, 1), chosen(run))
+    assert len(made) == counts["trained on"] > 0
+    for row in made:
+        pieces, piece = [], []
+        for token, label, weight in zip(row["input_ids"], row["labels"], row["weights"], strict=True):
+            assert (label == IGNORED) == (weight == 0)
+            assert label in (IGNORED, token)
+            if label != IGNORED:
+                piece.append(token)
+            elif piece:
+                pieces, piece = [*pieces, piece], []
+        turns = [tokenizer.decode(piece) for piece in [*pieces, piece]]
+        cut = config(run).max_turn_tokens
+        assert all(turn.endswith("<|end|>") or len(piece) == cut for turn, piece in zip(turns, pieces, strict=False))
+        assert turns[0].startswith(("<QUERY>", "<FINAL>"))
+        assert not any("<SEARCH>" in turn or "[1]" in turn or "<|u|>" in turn for turn in turns)
+        assert not any(text in turn for turn in turns for text in passages), "a passage ends with a full stop"
+        assert sum(row["weights"]) == pytest.approx(max(row["weights"]) * sum(map(len, [*pieces, piece])))
+
+
+def test_every_trained_row_ends_with_a_gold_answer(run: Path) -> None:
+    steps = learning(run)
+    golds = {tuple(ids) for row in chosen(run) for ids in steps.steps.answers(row)}
+    for row in steps.weighted_rows(Round(run, 1), chosen(run))[0]:
+        assert any(tuple(row["input_ids"][-len(gold) :]) == gold for gold in golds)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+def killed_at(owner: type, name: str, call: int) -> Callable[..., Any]:
+    """A method that dies half-way through its `call`-th call."""
+    original, calls = getattr(owner, name), []
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call:
+            raise Killed(name)
+        return original(*args, **kwargs)
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (SearchRolls, "model", 3),  # sampling, before the first shard
+        (SearchSteps, "_scores", 2),
+        (SearchSteps, "weigh", 1),
+        (SearchLearning, "weighted_rows", 1),
+        (SearchLearning, "_fit", 1),
+        (SearchSteps, "validate", 2),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_end(
+    run: Path, owner: type, name: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed_at(owner, name, call))
+        with pytest.raises(Killed):
+            trainer(folder).train()
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("round-1/trajectories-*")}
+    trainer(folder).train()
+    assert outcome(folder) == outcome(run)
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "finished shards are not made again"
+
+
+def test_another_configuration_may_not_go_on(run: Path) -> None:
+    with pytest.raises(AnotherRun, match="num_generations was 4, is 6"):
+        trainer(run, num_generations=6).train()
+    with pytest.raises(AnotherRun, match="train_rows was"):
+        trainer(run, rows=TASK.rows(24, 2, "train")).train()
+
+
+def test_more_rounds_may_go_on(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "longer"
+    shutil.copytree(run, folder)
+    longer = trainer(folder, num_rounds=2, patience=0)
+    assert len(longer.train()) == 3
+    assert outcome(folder) == outcome(run)
+
+
+def test_trajectories_cut_before_their_answer_are_refused_and_counted(tmp_path: Path) -> None:
+    short = trainer(tmp_path, max_tokens=80)
+    short.train()
+    shards = [read_shard(path) for path in sorted((tmp_path / "round-1").glob("trajectories-*"))]
+    cut = [trajectory.finish is FinishReason.LENGTH for shard in shards for _, trajectory in shard]
+    assert 0 < sum(cut) < len(cut)
+    scores = [line for path in sorted((tmp_path / "round-1").glob("scores-*")) for line in read_jsonl(path)]
+    assert [loglik is None for line in scores for loglik in line["logliks"]] == cut
+    weights = json.loads((tmp_path / "round-1/weights.json").read_text())
+    assert weights["refused/cut before its answer"] == weights["unscored"] == sum(cut)
+    lines = [line for line in read_jsonl(tmp_path / "round-1/weights.jsonl") if not line["dropped"]]
+    assert all(w == 0 for line in lines for w, s in zip(line["weights_K"], line["scores_K"], strict=True) if s is None)
+
+
+def test_a_round_without_a_useful_question_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NothingToLearn, match="nothing is left to train on .*'question dropped: all_wrong': 48"):
+        trainer(tmp_path, min_best_loglik=1.0).train()
+
+
+def test_rejection_trains_on_right_answers_only(tmp_path: Path) -> None:
+    trainer(tmp_path, weighting="rejection").train()
+    correct = {}
+    for path in sorted((tmp_path / "round-1").glob("trajectories-*")):
+        for key, trajectory in read_shard(path):
+            correct.setdefault(key["id"], []).append(trajectory.fields["answer"])
+    golds = {row["id"]: row["golden_answers"] for row in TASK.rows(24, 1, "train")}
+    lines = read_jsonl(tmp_path / "round-1/weights.jsonl")
+    assert any(line["dropped"] == "none_correct" for line in lines) or all(line["weights_K"] for line in lines)
+    for line in lines:
+        right = [answer in golds[line["id"]] for answer in correct[line["id"]]]
+        assert (line["dropped"] is not None) == (not any(right))
+        assert line["weights_K"] is None or [weight > 0 for weight in line["weights_K"]] == right
+
+
+def test_a_selection_rides_on_the_weight_of_its_trajectory(tmp_path: Path) -> None:
+    settled = trainer(tmp_path, select=True, retrieved=5, passages=2)
+    settled.train()
+    made, counts = settled.learning.weighted_rows(Round(tmp_path, 1), chosen(tmp_path))
+    assert len(made) > counts["trained on"]
+
+
+def test_demonstrations_are_learnt_before_round_one(tmp_path: Path) -> None:
+    shown = Dataset.from_list([{"messages": messages} for messages in demonstrations(32, 5)])
+    warmed = trainer(tmp_path, warm_up_dataset=shown, num_rounds=0, warm_up_epochs=1.0, logging_steps=1)
+    warmed.train()
+    assert (tmp_path / "round-0/adapter_model.safetensors").is_file()
+    assert any("loss" in line for line in read_jsonl(tmp_path / "record/metrics.jsonl"))
+
+
+def test_all_parameters_can_be_trained(tmp_path: Path) -> None:
+    whole = trainer(tmp_path, peft_config=None)
+    whole.train()
+    whole.save_model()
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not (tmp_path / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"golden_answers": []}, "it has no golden_answers"),
+        ({"golden_answers": ["xyzzy"]}, "no token that the tokenizer knows"),
+        ({"question": " "}, "has no question"),
+        ({"id": "same"}, "its id stands twice"),
+    ],
+)
+def test_questions_that_cannot_be_scored_are_refused_before_a_model_is_loaded(
+    row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    rows = [{**each, "id": "same" if "id" in row else each["id"]} | row for each in TASK.rows(4, 1, "train")]
+    with pytest.raises(ValueError, match=f"of 4 questions cannot be used.*{message}"):
+        trainer(tmp_path, rows=rows)
+
+
+def test_a_length_limit_that_would_cut_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_length=512 would cut rows"):
+        config(tmp_path, max_length=512)
