@@ -36,7 +36,7 @@ def main() -> None:
     )
 
     from rlft import ExSearchTrainer
-    from rlft.finish_search import train_and_report
+    from rlft.finish_search import say_round, train_and_report
     from rlft.prepare_search import prepare_search
 
     plan = prepare_search("exsearch", recipe, data, model, training)
@@ -50,6 +50,7 @@ def main() -> None:
         peft_config=plan.peft_config,
         model_init_kwargs=plan.model_init_kwargs,
         metrics=plan.metrics,
+        on_round=say_round(plan),
     )
     train_and_report(trainer, plan)
 

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from tqdm.auto import tqdm
 
 from rlft.finish import load_lines
 from rlft.prepare_search import SearchPlan
@@ -52,6 +53,26 @@ def train_and_report(trainer: Any, plan: SearchPlan) -> None:
             print("\nThe smoke passed: everything works here. After so little, accuracy means nothing.")  # noqa: T201
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()  # one left open can abort a process as it exits
+
+
+def say_round(plan: SearchPlan) -> Callable[[int, Metrics], None]:
+    """Prints a line for each round: how good it is, what its weights looked like, how long it took."""
+    training = plan.configuration["training"]
+    folder, samples = Path(str(training["output_dir"])), training["num_generations"]
+
+    def say(number: int, metrics: Metrics) -> None:
+        scores = [f"{mode} {metrics[f'{mode}_em']:.3f}" for mode in ("greedy", "sampled") if f"{mode}_em" in metrics]
+        line = f"round {number}: dev exact match {', '.join(scores)}"
+        path = folder / f"round-{number}" / "weights.json"
+        if path.exists():
+            weights = json.loads(path.read_text())
+            dropped = round(weights["questions"] - weights["kept"])
+            line += f"; {dropped} of {weights['questions']:.0f} questions dropped"
+            if weights["kept"]:
+                line += f", effective sample size {samples * weights['ess_ratio']:.1f} of {samples}"
+        tqdm.write(f"{line}; {time.perf_counter() - plan.started:.0f} s")
+
+    return say
 
 
 def _held_out(trainer: Any, plan: SearchPlan) -> dict[str, Metrics]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
+from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import SearchArguments
@@ -60,6 +61,7 @@ def prepare_search(
     started = time.perf_counter()
     if recipe.torch_threads:
         torch.set_num_threads(recipe.torch_threads)
+    disable_progress_bar()  # a bar for each of the many small loads of weights
     if recipe.smoke:
         recipe = _shortened(recipe, data, model, training)
     try:

@@ -15,7 +15,22 @@ LINES = 15
 
 
 class ShortProgress(ProgressCallback):
-    """Shows the current reward at the bar, and about 15 lines over a run; `metrics.jsonl` has everything."""
+    """Shows the current reward at the bar, and about 15 lines over a run; `metrics.jsonl` has everything.
+
+    Args:
+        title: stands before the bar, which then vanishes when it is full: for one of many trainings of a run.
+    """
+
+    def __init__(self, title: str | None = None) -> None:
+        super().__init__()
+        self._title = title
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self._title is not None and self.training_bar is not None:
+            self.training_bar.set_description(self._title)
+            self.training_bar.leave = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Write a line if it is time for one."""

@@ -93,7 +93,7 @@ def _draw_lines(axis: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
             rounds, ess, color=_GREY, alpha=0.5, linewidth=1.2, linestyle=":", marker=".", label="weights' ESS / K"
         )
     axis.set_ylim(0, 1.03)
-    axis.set_ylabel("held-out questions")
+    axis.set_ylabel("dev questions")
     axis.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     _tidy(axis)
 

@@ -4,25 +4,24 @@ token = min {v : sum_{w <= v} p(w) > u}. The numbers u_1, u_2, ... of a draw com
 et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so what is sampled depends on the distribution, the seed
 and the step, and not on what else is in the batch.
 
-Legend: B draws of a batch, T new tokens, V vocabulary.
+Legend: A draws that choose, B all draws, R rows of logits, T new tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from rlft.rollouts.policy import Draw, Sampling
 
 
-class Chooser(LogitsProcessor):
-    """Chooses the token of every row, and hands `generate` scores whose largest is that token's.
+class Chooser:
+    """Chooses the next token of every draw and keeps its log-probability.
 
     Args:
-        draws: one per row, for their seeds and caps.
+        draws: for their seeds and caps.
         sampling: the distribution; temperature, then top-k, then top-p, as transformers does it.
         device: of the logits.
     """
@@ -38,41 +37,65 @@ class Chooser(LogitsProcessor):
             # MPS has no float64.
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self.uniform_TB = torch.from_numpy(_uniforms(draws)).T.to(device, dtype)
-        self.ids: list[Tensor] = []
+        self.count = len(draws)
+        self.who: list[np.ndarray] = []
+        self.ids: list[np.ndarray] = []
         self.logprobs: list[Tensor] = []
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def choose(self, logits_RV: Tensor, row_A: np.ndarray, draw_A: np.ndarray) -> np.ndarray:
+        """One step: the next token of each draw that still goes on.
+
+        Args:
+            logits_RV: of the next token, before temperature.
+            row_A: the row of logits that each draw chooses from; several may choose from one.
+            draw_A: which draws.
+
+        Returns:
+            (A,) ids.
+        """
+        rows = torch.from_numpy(row_A).to(logits_RV.device)
         if self.temperature == 0:
-            scaled_BV = scores
-            choice_B1 = scores.argmax(-1, keepdim=True)
+            scaled_RV = logits_RV
+            choice_A1 = logits_RV.argmax(-1, keepdim=True)[rows]
         else:
-            scaled_BV = scores / self.temperature
-            probs_BV = self.warpers(input_ids, scaled_BV).softmax(-1)
-            choice_B1 = invert_cdf(probs_BV, self.uniform_TB[len(self.ids)])
-        self.ids.append(choice_B1)
-        self.logprobs.append(scaled_BV.gather(1, choice_B1) - scaled_BV.logsumexp(-1, keepdim=True))
-        return scores.scatter(1, choice_B1, torch.inf)
+            scaled_RV = logits_RV / self.temperature
+            # The warpers read no prompts, so none are given.
+            probs_RV = self.warpers(None, scaled_RV).softmax(-1)
+            uniform_B = self.uniform_TB[len(self.ids)]
+            choice_A1 = invert_cdf(probs_RV, uniform_B[torch.from_numpy(draw_A).to(rows.device)], rows)
+        logprob_A1 = scaled_RV[rows].gather(1, choice_A1) - scaled_RV.logsumexp(-1, keepdim=True)[rows]
+        self.who.append(draw_A)
+        self.ids.append(choice_A1[:, 0].cpu().numpy())
+        self.logprobs.append(logprob_A1[:, 0])
+        return self.ids[-1]
 
     def chosen(self) -> tuple[list[list[int]], list[list[float]]]:
-        """Ids and log-probabilities (B, T) of all steps, also those of rows that had ended."""
-        return torch.cat(self.ids, 1).tolist(), torch.cat(self.logprobs, 1).tolist()
+        """Ids and log-probabilities of each draw's steps."""
+        # Stable, so that each draw's steps stay in order.
+        who = np.concatenate(self.who)
+        order = np.argsort(who, kind="stable")
+        ends = np.cumsum(np.bincount(who, minlength=self.count))[:-1]
+        ids = np.concatenate(self.ids)[order]
+        logprobs = torch.cat(self.logprobs).cpu().numpy()[order]
+        return [part.tolist() for part in np.split(ids, ends)], [part.tolist() for part in np.split(logprobs, ends)]
 
 
-def invert_cdf(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The first id whose cumulative probability exceeds the row's uniform number.
+def invert_cdf(probs_RV: Tensor, uniform_A: Tensor, row_A: Tensor) -> Tensor:
+    """The first id whose cumulative probability exceeds the uniform number.
 
     Args:
-        probs_BV: non-negative, each row with a positive sum near 1.
-        uniform_B: in [0, 1), in the precision that the sums are to be taken in.
+        probs_RV: non-negative, each row with a positive sum near 1.
+        uniform_A: in [0, 1), in the precision that the sums are to be taken in.
+        row_A: the row that each number chooses from.
 
     Returns:
-        (B, 1) ids, never one of probability 0.
+        (A, 1) ids, never one of probability 0.
     """
-    sums_BV = probs_BV.cumsum(-1, dtype=uniform_B.dtype)
+    sums_AV = probs_RV.cumsum(-1, dtype=uniform_A.dtype)[row_A]
     # Kept under the last sum whatever the rounding, so that an id is found.
-    below_one = 1 - 4 * torch.finfo(uniform_B.dtype).eps
-    target_B1 = (uniform_B.clamp(max=below_one) * sums_BV[:, -1])[:, None]
-    return torch.searchsorted(sums_BV, target_B1, right=True).clamp(max=probs_BV.size(1) - 1)
+    below_one = 1 - 4 * torch.finfo(uniform_A.dtype).eps
+    target_A1 = (uniform_A.clamp(max=below_one) * sums_AV[:, -1])[:, None]
+    return torch.searchsorted(sums_AV, target_A1, right=True).clamp(max=probs_RV.size(1) - 1)
 
 
 def _uniforms(draws: Sequence[Draw]) -> np.ndarray:

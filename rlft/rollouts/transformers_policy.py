@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import (
-    DynamicCache,
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rlft.rollouts.carried_cache import CarriedCache
 from rlft.rollouts.chooser import Chooser
 from rlft.rollouts.drawing import check_draws, generation_of
 from rlft.rollouts.policy import Draw, Generation, Sampling
+from rlft.rollouts.row_decoding import cache_of, continue_together
 
 
 class TransformersPolicy:
@@ -35,7 +36,9 @@ class TransformersPolicy:
     processes do not wait for each other.
     """
 
-    def __init__(self, model: Any, stop_ids: Set[int], pad_id: int, batch_size: int = 64) -> None:
+    def __init__(
+        self, model: Any, stop_ids: Set[int], pad_id: int, batch_size: int = 64, keep_tokens: int = 0
+    ) -> None:
         """
         Args:
             model: `PreTrainedModel` or `PeftModel`. It is used as it stands at each call, so training shows at once.
@@ -57,6 +60,8 @@ class TransformersPolicy:
                 "A tokenizer without a padding token can lend its end token."
             )
         self.model, self.stop_ids, self.pad_id, self.batch_size = model, frozenset(stop_ids), pad_id, batch_size
+        self._by_rows = cache_of(model, 1, 1) is not None
+        self._carried = CarriedCache(keep_tokens) if keep_tokens else None
 
     def generate(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
         """One generation per draw, in order.
@@ -79,7 +84,7 @@ class TransformersPolicy:
         """
         batch: list[int] = []
         cap = 0
-        order = [(len(draw.prompt_ids), draw.prompt_ids, draw.max_new_tokens, i) for i, draw in enumerate(draws)]
+        order = [(self._unread(tuple(draw.prompt_ids)), len(draw.prompt_ids), draw.prompt_ids, draw.max_new_tokens, i) for i, draw in enumerate(draws)]
         for *_, index in sorted(order):
             cap = max(cap, draws[index].max_new_tokens)
             too_long = self.max_length is not None and len(draws[index].prompt_ids) + cap > self.max_length
@@ -90,18 +95,17 @@ class TransformersPolicy:
         if batch:
             yield batch
 
+    def _unread(self, prompt):
+        return len(prompt) - (self._carried.find(prompt)[1] if self._carried else 0)
+
     def _continue(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
-        device = self.model.device
-        caps_B = torch.tensor([draw.max_new_tokens for draw in draws], device=device)
-        chooser = Chooser(draws, sampling, device)
         prompts = [draw.prompt_ids for draw in draws]
-        self._generate(
-            prompts,
-            int(caps_B.max()),
-            logits_processor=LogitsProcessorList([chooser]),
-            stopping_criteria=StoppingCriteriaList([_Caps(max(map(len, prompts)) + caps_B)]),
-            past_key_values=self._read_once(prompts),
-        )
+        caps_B = np.array([draw.max_new_tokens for draw in draws])
+        chooser = Chooser(draws, sampling, self.model.device)
+        if self._by_rows:
+            continue_together(self.model, prompts, caps_B, chooser, self.stop_ids, self._carried)
+        else:
+            self._generate(prompts, caps_B, chooser)
         rows = zip(draws, *chooser.chosen(), strict=True)
         found = [generation_of(draw, ids, logprobs, self.stop_ids) for draw, ids, logprobs in rows]
         if not np.isfinite([value for generation in found for value in generation.logprobs]).all():
@@ -111,36 +115,35 @@ class TransformersPolicy:
             )
         return found
 
-    def _generate(self, prompts: Sequence[list[int]], steps: int, **settings: Any) -> None:
+    def _generate(self, prompts: Sequence[list[int]], caps_B: np.ndarray, chooser: Chooser) -> None:
+        """Let the model's own `generate` do the forwards and keep what it keeps."""
         ids_BL, mask_BL = pad_left(prompts, self.pad_id)
+        device = self.model.device
         self.model.generate(
-            input_ids=ids_BL.to(self.model.device),
-            attention_mask=mask_BL.to(self.model.device),
+            input_ids=ids_BL.to(device),
+            attention_mask=mask_BL.to(device),
             generation_config=GenerationConfig(
-                max_new_tokens=steps,
+                max_new_tokens=int(caps_B.max()),
                 do_sample=False,
                 eos_token_id=sorted(self.stop_ids) or None,
                 pad_token_id=self.pad_id,
                 use_cache=True,
             ),
+            logits_processor=LogitsProcessorList([_Choice(chooser, len(prompts))]),
+            stopping_criteria=StoppingCriteriaList([_Caps(ids_BL.size(1) + torch.from_numpy(caps_B).to(device))]),
             synced_gpus=False,
-            **settings,
         )
 
-    def _read_once(self, prompts: Sequence[list[int]]) -> DynamicCache | None:
-        """A cache (B rows) of the prompts but for their last token, each distinct prompt read once.
 
-        None where that saves little, or where the model keeps more than keys and values that can be copied by row.
-        """
-        distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
-        if 2 * len(distinct) > len(prompts) or not plain or not cache.layers or max(map(len, prompts)) == 1:
-            return None
-        self._generate([list(prompt[:-1]) for prompt in distinct], 1, past_key_values=cache)
-        rows_B = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=self.model.device)
-        cache.batch_select_indices(rows_B)
-        return cache
+class _Choice(LogitsProcessor):
+    """Hands `generate` scores whose largest is the chosen token's."""
+
+    def __init__(self, chooser: Chooser, rows: int) -> None:
+        self.chooser, self.all_B = chooser, np.arange(rows)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        choice_B = torch.from_numpy(self.chooser.choose(scores, self.all_B, self.all_B)).to(scores.device)
+        return scores.scatter(1, choice_B[:, None], torch.inf)
 
 
 class _Caps(StoppingCriteria):

@@ -20,6 +20,7 @@ where it stopped. Left out: the paper's warm-up data, made with a closed model; 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class ExSearchTrainer:
         model_init_kwargs: for `from_pretrained`.
         metrics: `f(row, trajectory) -> {name: value}`, further dev metrics, averaged over trajectories.
         callbacks: of every M-step.
+        on_round: `f(number, dev metrics)`, called after each round on the main process.
 
     Attributes:
         history: dev metrics by round, filled by `train`.
@@ -120,6 +122,7 @@ class ExSearchTrainer:
         model_init_kwargs: dict[str, Any] | None = None,
         metrics: Metrics | None = None,
         callbacks: list[Any] | None = None,
+        on_round: Callable[[int, dict[str, float]], None] | None = None,
     ):
         tokenizer = processing_class or AutoTokenizer.from_pretrained(model)
         self.args, self.retriever, self.processing_class = args, retriever, tokenizer
@@ -131,6 +134,7 @@ class ExSearchTrainer:
         check_questions(train_dataset, self.steps)
         check_questions(eval_dataset, self.steps)
         self.history: list[dict[str, float]] = []
+        self.on_round = on_round
 
     @property
     def best(self) -> int:
@@ -174,7 +178,10 @@ class ExSearchTrainer:
             current.stage("score", lambda: steps.score(current, before, rows), "scores-*")
             current.stage("weigh", lambda: steps.weigh(current, rows), "weights.jsonl", "weights.json")
             current.stage("learn", lambda: learning.learn(current, origin, rows), *WEIGHT_FILES, "learn.json")
-        return {**self._validate(current, "dev", self.eval_dataset), "round": number}
+        metrics = {**self._validate(current, "dev", self.eval_dataset), "round": number}
+        if self.on_round and PartialState().is_main_process:
+            self.on_round(number, metrics)
+        return metrics
 
     def _validate(self, current: Round, name: str, rows: Dataset) -> dict[str, float]:
         work = lambda: self.steps.validate(current, name, list(rows))  # noqa: E731

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
+from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlft.em.rows import training_rows, with_answer
@@ -19,6 +20,7 @@ from rlft.em.weighted_sft import WeightedSFTTrainer
 from rlft.record.callback import RecordCallback
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import read_jsonl
+from rlft.record.progress import ShortProgress
 from rlft.rollouts.demonstration import demonstration
 from rlft.trainers.exsearch_steps import SearchSteps
 from rlft.trainers.search_rolls import Row
@@ -123,6 +125,9 @@ class SearchLearning:
             processing_class=self.rolls.tokenizer,
             callbacks=[trust, RecordCallback(current.folder.parent, {"round": current.number}), *self.callbacks],
         )
+        trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        if not args.disable_tqdm:
+            trainer.add_callback(ShortProgress(f"round {current.number}: learn"))
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.is_dir() else None)
         trainer.save_model(str(current.folder))
         self.reports[current.number] = trust.report
