@@ -29,9 +29,9 @@ from learning import ROOT, interval, timed
 
 EM = {
     "exsearch": [],
-    "paper": ["--min_best_loglik", "-1e9"],
+    "paper": ["--min_best_loglik", "-1000000.0"],
     "rejection": ["--weighting", "rejection"],
-    "uniform": ["--weighting", "uniform", "--min_best_loglik", "-1e9"],
+    "uniform": ["--weighting", "uniform", "--min_best_loglik", "-1000000.0"],
 }
 ARMS = [*EM, "grpo"]
 GRPO_STEPS, GRPO_BATCH = 32, 128

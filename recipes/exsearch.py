@@ -37,21 +37,22 @@ def main() -> None:
 
     from rlft import ExSearchTrainer
     from rlft.finish_search import say_round, train_and_report
-    from rlft.prepare_search import prepare_search
+    from rlft.prepare_search import prepare_search, refusals
 
     plan = prepare_search("exsearch", recipe, data, model, training)
-    trainer = ExSearchTrainer(
-        model=plan.model,
-        args=training,
-        train_dataset=plan.train_rows,
-        eval_dataset=plan.dev_rows,
-        warm_up_dataset=plan.warm_up_rows,
-        retriever=plan.retriever,
-        peft_config=plan.peft_config,
-        model_init_kwargs=plan.model_init_kwargs,
-        metrics=plan.metrics,
-        on_round=say_round(plan),
-    )
+    with refusals():
+        trainer = ExSearchTrainer(
+            model=plan.model,
+            args=training,
+            train_dataset=plan.train_rows,
+            eval_dataset=plan.dev_rows,
+            warm_up_dataset=plan.warm_up_rows,
+            retriever=plan.retriever,
+            peft_config=plan.peft_config,
+            model_init_kwargs=plan.model_init_kwargs,
+            metrics=plan.metrics,
+            on_round=say_round(plan),
+        )
     train_and_report(trainer, plan)
 
 

@@ -12,11 +12,12 @@ TRL (1.15 to 1.16) has no public way to change advantages token by token, yet it
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import trl
-from accelerate import Accelerator
+from accelerate import PartialState
 from torch import Tensor, nn
 from trl import GRPOTrainer, SFTTrainer
 from trl.models import unwrap_model_for_generation
@@ -205,18 +206,22 @@ def generation_model(trainer: Any) -> Iterator[nn.Module]:
 
 
 def vllm_generation(model: Any, tokenizer: Any, max_tokens: int, memory: float) -> Any:
-    """TRL's colocated vLLM engine around a model, for use away from a trainer.
+    """TRL's colocated vLLM engine away from a trainer, asleep; every process calls, as the engines start together.
 
     Args:
-        model: whose weights `sync_weights` moves into the engine; to move another's, assign it to `.model` first.
+        model: the engine starts from its folder; assign `.model` to move another's weights in.
         tokenizer: the model's.
         max_tokens: longest prompt and completion together.
-        memory: share of the GPU's memory that the engine takes.
+        memory: share of the GPU's memory that the engine takes while it is awake.
     """
     from trl.generation.vllm_generation import VLLMGeneration
 
+    # Each process has a whole model, which nothing may gather. An Accelerator would also fix the mixed precision here.
+    names = ("num_processes", "process_index", "local_process_index", "device", "is_main_process", "wait_for_everyone")
+    whole = {"state": SimpleNamespace(deepspeed_plugin=None), **{name: getattr(PartialState(), name) for name in names}}
+    alone: Any = SimpleNamespace(**whole)
     return VLLMGeneration(
-        model, Accelerator(), tokenizer, mode="colocate", gpu_memory_utilization=memory, max_model_length=max_tokens
+        model, alone, tokenizer, gpu_memory_utilization=memory, max_model_length=max_tokens, enable_sleep_mode=True
     )
 
 
@@ -224,12 +229,11 @@ def vllm_generation(model: Any, tokenizer: Any, max_tokens: int, memory: float) 
 def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
     """The colocated engine of a `trl.generation.vllm_generation.VLLMGeneration`, awake; asleep again afterwards.
 
-    Every process has to enter: pushing the weights gathers them.
-
     Args:
-        generation: a trainer's `vllm_generation`, or one of your own around any model.
+        generation: a trainer's `vllm_generation`, for which every process has to enter (pushing the weights gathers
+            them), or one that `vllm_generation` made.
         sync: push the model's weights into the engine first. TRL has done so when it calls a `rollout_func`; an engine
-            that sleeps has lost them, so there it is done in any case.
+            that has slept since has lost them, so there it is done in any case.
 
     Returns:
         The `vllm.LLM`.
@@ -243,7 +247,7 @@ def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
             "engine in this process is needed. Use --vllm_mode colocate with --vllm_tensor_parallel_size 1, or sample "
             "from the server through rlft.rollouts.server_policy.ServerPolicy."
         )
-    if sync or generation.enable_sleep_mode:
+    if sync or generation._llm_weights_sleeping:
         generation.sync_weights()
     if not generation.enable_sleep_mode:
         yield generation.llm

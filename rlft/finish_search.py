@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from rlft.em.stages import AnotherRun
 from rlft.finish import load_lines
 from rlft.prepare_search import SearchPlan
 from rlft.record.folder import save_config
@@ -35,10 +36,11 @@ def train_and_report(trainer: Any, plan: SearchPlan) -> None:
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
     folder, main = Path(str(trainer.args.output_dir)), PartialState().is_main_process
-    if main:
-        save_config(folder, plan.configuration)
     started = time.perf_counter()
     with _short_endings(folder):
+        trainer.claim_folder()
+        if main:
+            save_config(folder, plan.configuration)
         trainer.train()
         held_out = _held_out(trainer, plan)
     seconds = time.perf_counter() - started
@@ -93,6 +95,8 @@ def _short_endings(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise SystemExit(f"\ninterrupted. {go_on}") from interrupt
+    except AnotherRun as error:
+        raise SystemExit(f"error: {error}") from error
     except (RetrievalError, NothingToLearn, TrustError, ValueError) as error:
         raise SystemExit(f"\nerror: {error}\n{go_on}") from error
 

@@ -1,17 +1,22 @@
 """Before a search recipe loads a model: refuse what cannot work, find retriever, questions and model."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import SearchArguments
 from rlft.configure import ConfigurationError
+from rlft.data.json_rows import iter_json_rows
 from rlft.data.qa import load_questions
+from rlft.em.stages import IDENTITY
 from rlft.prepare import free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
 from rlft.record.summary import summary_table
 from rlft.retrieval import BM25Retriever, CachedRetriever, RetrievalError, Retriever, load_retriever
@@ -64,8 +69,19 @@ def prepare_search(
     disable_progress_bar()  # a bar for each of the many small loads of weights
     if recipe.smoke:
         recipe = _shortened(recipe, data, model, training)
-    try:
+    with refusals():
         return _prepare(name, recipe, data, model, training, started)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """End a recipe in one line for settings or data that cannot be used.
+
+    Raises:
+        ConfigurationError: in the place of errors about values, files and retrievers.
+    """
+    try:
+        yield
     except (ValueError, OSError, RetrievalError) as error:
         raise ConfigurationError(str(error)) from error
 
@@ -86,8 +102,7 @@ def _prepare(
     warm_up = _demonstrations(recipe.warm_up_dataset)
     peft_config = peft_config_of(model, training.trust_remote_code)
     retriever = _retriever(recipe, data)
-    resume = str(training.resume_from_checkpoint).lower() not in ("none", "false", "")
-    training.output_dir = free_or_claimed_folder(name, training, resume)
+    training.output_dir = free_or_claimed_folder(name, training, _resumes(training))
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{_table(training, train, dev, test, rejects, retriever)}")  # noqa: T201
     return SearchPlan(
@@ -112,15 +127,38 @@ def _prepare(
     )
 
 
+def _resumes(training: Any) -> bool:
+    """Whether the run in `output_dir` is to be gone on with."""
+    wanted, folder = str(training.resume_from_checkpoint), training.output_dir
+    if wanted.lower() in ("none", "false", ""):
+        return False
+    if wanted.lower() != "true":
+        raise ValueError(
+            f"--resume_from_checkpoint {wanted}: a run goes on in its own folder; set --output_dir to that, and "
+            "--resume_from_checkpoint true."
+        )
+    if folder is None or not (Path(folder) / IDENTITY).is_file():
+        raise ValueError(
+            f"--resume_from_checkpoint true: {folder} holds no run (no {IDENTITY}); set --output_dir to one, or leave "
+            "the flag out to start afresh."
+        )
+    return True
+
+
 def _questions(recipe: SearchArguments, data: ScriptArguments) -> tuple[Dataset, Dataset, Dataset, dict[str, int]]:
     """Rows to train on, to choose the round by, and held out; and counts of rows left out."""
     if data.dataset_name is None:
         raise ValueError("no questions: set --dataset_name to tiny/search, a file, or a Hub id.")
+    if recipe.dev_rows < 1:
+        raise ValueError(f"--dev_rows {recipe.dev_rows}: at least one question must choose the best round.")
     task = tasks.TASKS.get(data.dataset_name)
     if isinstance(task, tasks.SearchTask):
         sizes = {"train": len(questions(task.world(), split="train")), "dev": recipe.dev_rows, "test": recipe.eval_rows}
         rows = {split: Dataset.from_list(task.rows(count, TINY_SEED, split)) for split, count in sizes.items()}
         return rows["train"], rows["dev"], rows["test"], {}
+    if task is not None:
+        known = ", ".join(name for name, each in tasks.TASKS.items() if isinstance(each, tasks.SearchTask))
+        raise ValueError(f"--dataset_name {data.dataset_name} has nothing to search; embedded with a corpus: {known}.")
     train, test, rejects = load_questions(
         data.dataset_name,
         config=data.dataset_config,
@@ -130,10 +168,9 @@ def _questions(recipe: SearchArguments, data: ScriptArguments) -> tuple[Dataset,
         layout=recipe.layout,
     )
     cut = len(train) - recipe.dev_rows
-    if recipe.dev_rows < 1 or cut < 1:
+    if cut < 1:
         raise ValueError(
-            f"--dev_rows {recipe.dev_rows} of {len(train)} training questions: at least one must be set aside to choose"
-            " the best round by, and at least one left to train on."
+            f"--dev_rows {recipe.dev_rows} of {len(train)} training questions: at least one must be left to train on."
         )
     return train.select(range(cut)), train.select(range(cut, len(train))), test, rejects
 
@@ -147,10 +184,12 @@ def mistakes(row: Any, trajectory: Trajectory) -> dict[str, float]:
 def _demonstrations(path: str | None) -> Dataset | None:
     if path is None:
         return None
-    rows = load_dataset("json", data_files=path, split="train")
-    if "messages" not in rows.column_names:
-        raise ValueError(f"--warm_up_dataset {path} has no column 'messages', only {', '.join(rows.column_names)}.")
-    return rows
+    rows = []
+    for place, row in iter_json_rows(Path(path)):
+        if "messages" not in row:
+            raise ValueError(f"--warm_up_dataset {place} has no column 'messages', only {', '.join(row) or 'none'}.")
+        rows.append({"messages": row["messages"]})
+    return Dataset.from_list(rows)
 
 
 def _retriever(recipe: SearchArguments, data: ScriptArguments) -> Retriever:

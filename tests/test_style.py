@@ -21,6 +21,8 @@ PRIVATE_IN_TRL = {
     "_get_per_token_logps_and_entropies",
     "_logs",
     "_metrics",
+    "_set_signature_columns_if_needed",
+    "_signature_columns",
     "_tokenize_prompts",
     "_tool_call_loop",
 }

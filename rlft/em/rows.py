@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlft.em.options import EMOptions
+from rlft.em.weighted_rows import IGNORED
 from rlft.rollouts.trajectory import Segment, Trajectory
-
-IGNORED = -100
 
 
 def with_answer(trajectory: Trajectory, answer_ids: list[int]) -> Trajectory:

@@ -50,8 +50,6 @@ class WeightOptions:
     baseline: str = "none"
     """`group` takes 1/K off the weights of the search tokens: equal in expectation on the samples' own policy, with
     less variance. `none` is the paper."""
-    mean_one: bool = False
-    """Scale the weights of a question to average 1 instead of summing to 1."""
 
     def __post_init__(self) -> None:
         refuse_settings(self.temperature, self.ess_floor, self.uniform_mix, self.max_weight)
@@ -89,7 +87,7 @@ class Weighed:
     scores_K: list[float | None]
     """Log-likelihood of the gold answer that the weights come from, nats; None where there is none."""
     weights_K: list[float] | None
-    """Of the answer's tokens, sum 1 (or mean 1); None if the question is dropped."""
+    """Of the answer's tokens, sum 1; None if the question is dropped."""
     search_K: list[float] | None
     """Of the search tokens: the same, less the baseline."""
     dropped: Dropped | None
@@ -152,11 +150,10 @@ def weigh(
         return Weighed(known_K, None, None, reason, None)
     weights = _weights_of(scored, right, options)
     search = weights - 1 / len(kept) if options.baseline == "group" else weights
-    scale = len(kept) if options.mean_one else 1
     return Weighed(
         known_K,
-        _placed(weights * scale, kept, len(known_K)),
-        _placed(search * scale, kept, len(known_K)),
+        _placed(weights, kept, len(known_K)),
+        _placed(search, kept, len(known_K)),
         None,
         effective_sample_size(weights),
     )

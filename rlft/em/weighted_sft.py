@@ -77,12 +77,20 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, num_items
+        self._silence_repeated(batches[-1])
         totals_2 = torch.stack([_count_and_mass(batch) for batch in batches]).sum(0)
         if self.accelerator.num_processes > 1:
             totals_2 = self.accelerator.gather(totals_2.to(device)).reshape(-1, 2).sum(0).cpu()
         for batch in batches:
             _rescale(batch, totals_2, f"step {self.state.global_step + 1}")
         return batches, num_items
+
+    def _silence_repeated(self, batch: dict[str, Tensor]) -> None:
+        """Give weight 0 to the rows that accelerate repeats where an epoch's last batch does not fill every process."""
+        state, processes, rows = self.accelerator.gradient_state, self.accelerator.num_processes, len(batch["weights"])
+        left = len(self.train_dataset) % (rows * processes)
+        if processes > 1 and left and state.end_of_dataloader and not self.args.dataloader_drop_last:
+            batch["weights"][max(left - rows * self.accelerator.process_index, 0) :] = 0
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -147,9 +155,10 @@ def _refuse_options(model: Any, args: SFTConfig, kwargs: Mapping[str, Any]) -> N
 
 def _refuse_set_up(trainer: Any) -> None:
     parallel = trainer.accelerator.parallelism_config
-    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled or parallel.tp_enabled):
         raise ValueError(
-            "context and sequence parallelism cut rows apart from their weights; set cp_size and sp_size 1."
+            "context, sequence and tensor parallelism spread rows in ways that their weights do not follow; set "
+            "cp_size, sp_size and tp_size 1."
         )
     if not trainer.model_accepts_loss_kwargs:
         raise ValueError(

@@ -23,21 +23,29 @@ _RENAMED = {"answer": "final_answer"}
 
 @contextmanager
 def trainer_policy(trainer: Any, batch_size: int = 64) -> Iterator[Policy]:
-    """The trainer's model as a policy, gathered and in evaluation mode.
+    """The trainer's model as a policy: in its colocated vLLM with `use_vllm`, else gathered and in evaluation mode.
+
+    TRL has moved the weights into its engine by the time it calls a `rollout_func`. The log-probabilities given are the
+    engine's own, after top-p and top-k: those that `vllm_importance_sampling_correction` compares.
+
+    Args:
+        trainer: a `trl.GRPOTrainer`; every process enters.
+        batch_size: prompts in one batch of transformers.
 
     Raises:
-        ValueError: if the trainer keeps a vLLM, which this policy would leave idle.
+        ValueError: for `vllm_mode=server`, or an engine spread over processes, which each ask at their own pace.
     """
-    from rlft.rollouts.transformers_policy import TransformersPolicy
-
-    if trainer.args.use_vllm:
-        raise ValueError(
-            "use_vllm=True, but this rollout samples with transformers; set use_vllm to False, or give "
-            "as_rollout_func a policy over vLLM."
-        )
     pad_id, stop_ids = compat.pad_and_stop_ids(trainer)
     if trainer.processing_class.chat_template:
         stop_ids |= ChatFrame(trainer.processing_class).stop_ids
+    if trainer.args.use_vllm:
+        from rlft.rollouts.vllm_policy import VLLMPolicy
+
+        with compat.vllm_engine(trainer.vllm_generation, sync=False) as llm:
+            yield VLLMPolicy(llm, stop_ids, own_logprobs=True)
+        return
+    from rlft.rollouts.transformers_policy import TransformersPolicy
+
     with compat.generation_model(trainer) as model:
         yield TransformersPolicy(model, stop_ids=stop_ids, pad_id=pad_id, batch_size=batch_size)
 
@@ -73,8 +81,8 @@ def as_rollout_func(
 
     Args:
         rollout: gives one trajectory for each row.
-        policy: opens the trainer's policy for one batch; called with the trainer. For another backend than
-            transformers, give a context manager of your own.
+        policy: opens the trainer's policy for one batch; called with the trainer. For another backend than the
+            trainer's own, such as a server, give a context manager of your own.
         row_of: makes a row of a prompt.
 
     Returns:
@@ -115,7 +123,12 @@ def _row(row: Row, prompt: Any, place: int, trainer: Any) -> Row:
 
 
 def _sampling(args: Any) -> Sampling:
-    unknown = {"min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
+    unknown = {
+        "min_p": None,
+        "repetition_penalty": 1.0,
+        "generation_kwargs": None,
+        "vllm_structured_outputs_regex": None,
+    }
     asked = [f"{name}={getattr(args, name)!r}" for name, off in unknown.items() if getattr(args, name) not in (off, {})]
     if asked:
         raise ValueError(f"{', '.join(asked)}: rollouts sample with temperature, top_p and top_k only; leave it out.")

@@ -1,86 +1,113 @@
 """Keys and values of tokens that a model has read, kept from one batch to the next.
 
 A turn of a conversation begins with all the turns before it, token for token, so what the model computed for those need
-not be computed again. Tokens are kept in a ring of slots: new contexts overwrite the oldest.
+not be computed again. Kept are the contexts of a batch's rows, packed into one block; the oldest blocks leave first.
 
-Legend: C columns of a batch's cache, D size of a head, H key-value heads, N tokens, R rows, S slots.
+Legend: C columns of a batch's cache, D size of a head, H key-value heads, N tokens, R rows.
 """
 
 from bisect import bisect
 from collections.abc import Sequence
-from itertools import takewhile
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class CarriedCache:
-    """The contexts read last.
+class Found(NamedTuple):
+    """A beginning of a prompt that was read before."""
 
-    It holds `2 * layers * key-value heads * head size * bytes per number` for each of its slots, from the first batch
-    on: 36 KiB a token for a Qwen2.5-3B in bf16, so 65536 tokens take 2.25 GiB.
+    length: int
+    """Tokens of the prompt that it covers; 0 if nothing was found."""
+    block: int
+    start: int
+    """Where it lies in the block."""
+
+
+NOTHING = Found(0, -1, 0)
+
+
+@dataclass(slots=True)
+class _Block:
+    layers: list[list[Tensor]]
+    """Keys and values (N, H, D) of each layer."""
+    tokens: int
+
+
+class CarriedCache:
+    """The contexts read last, up to a number of tokens.
+
+    A token takes `2 * layers * key-value heads * head size * bytes per number`: 36 KiB for Qwen2.5-3B in bf16, so 65536
+    tokens take 2.25 GiB, beside the cache of the batch that is being continued.
 
     Args:
-        tokens: number of slots, S.
+        tokens: most tokens that are kept.
     """
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
-        self.contexts: list[tuple[tuple[int, ...], int]] = []
-        """Sorted. Each with the number of tokens written before it, which says where it lies and whether it still does."""
-        self.written = 0
-        self.slots_SHD: list[tuple[Tensor, Tensor]] = []
+        self._blocks: dict[int, _Block] = {}
+        self._contexts: list[tuple[tuple[int, ...], int, int]] = []
+        """Sorted: ids, block, start."""
+        self._made = 0
 
-    def forget(self) -> None:
-        """Let go of everything, memory too."""
-        self.contexts, self.written, self.slots_SHD = [], 0, []
-
-    def find(self, prompt: tuple[int, ...]) -> tuple[int, int]:
-        """Where the longest beginning of a prompt lies that was read before: its first slot, its length N.
-
-        The last token is never part of it, since its logits are wanted.
-        """
+    def find(self, prompt: tuple[int, ...]) -> Found:
+        """The longest beginning of a prompt that is kept, without the prompt's last token: its logits are wanted."""
         # Of all contexts in order, the two beside the prompt share the most with it.
-        place = bisect(self.contexts, (prompt, 0))
-        near = [(_shared(ids, prompt), start) for ids, start in self.contexts[max(0, place - 1) : place + 1]]
-        length, start = max(near, default=(0, 0))
-        return start, min(length, len(prompt) - 1)
+        place = bisect(self._contexts, (prompt,))
+        near = self._contexts[max(0, place - 1) : place + 1]
+        best = max((Found(_shared(ids, prompt), block, start) for ids, block, start in near), default=NOTHING)
+        return best._replace(length=min(best.length, len(prompt) - 1))
 
-    def read(self, found: Sequence[tuple[int, int]], columns: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values (R, H, C, D) of each layer; row r ends with what `find` found, anything is before it."""
-        slot_RC = np.zeros((len(found), columns), np.int64)
-        for row, (start, length) in enumerate(found):
-            slot_RC[row, columns - length :] = np.arange(start, start + length) % self.tokens
-        slots = torch.from_numpy(slot_RC)
-        return [tuple(kept[slots.to(kept.device)].transpose(1, 2) for kept in layer) for layer in self.slots_SHD]
-
-    def keep(self, layers: Sequence[Any], rows: np.ndarray, ids_RC: np.ndarray, mask_RC: np.ndarray) -> None:
-        """Keep the contexts of some rows, as many as there are slots for.
+    def read(self, found: Sequence[Found], layers: Sequence[Any], columns: int) -> None:
+        """Fill the first columns of an empty cache, so that row r ends with what was found for it.
 
         Args:
-            layers: of the batch's cache, each with `keys` and `values` (all rows, H, C, D).
-            rows: (R,) which of them.
+            found: for each row.
+            layers: of the cache, `rlft.rollouts.row_cache.RowLayer`.
+            columns: how many, C; zeros stand before what was found.
+        """
+        rows = np.arange(len(found))
+        length_R, block_R, start_R = np.array(found).T
+        some = next(iter(self._blocks.values()))
+        for layer, states in zip(layers, some.layers, strict=True):
+            layer.update(*(kept.new_zeros(len(found), kept.size(1), columns, kept.size(2)) for kept in states))
+        for number in np.unique(block_R[length_R > 0]):
+            of_block = rows[(block_R == number) & (length_R > 0)]
+            row_N = np.repeat(of_block, length_R[of_block])
+            back_N = np.concatenate([np.arange(-length_R[row], 0) for row in of_block])
+            place_N = torch.from_numpy(row_N * layers[0].columns + columns + back_N)
+            slot_N = torch.from_numpy((start_R + length_R)[row_N] + back_N)
+            for layer, states in zip(layers, self._blocks[number].layers, strict=True):
+                for room, kept in zip(layer.room, states, strict=True):
+                    taken_NHD = kept.index_select(0, slot_N.to(kept.device))
+                    room.flatten(0, 1).index_copy_(0, place_N.to(room.device), taken_NHD)
+
+    def keep(self, rows: np.ndarray, layers: Sequence[Any], ids_RC: np.ndarray, mask_RC: np.ndarray) -> None:
+        """Keep the contexts of some rows, as many as there is room for.
+
+        Args:
+            rows: (R,) which of the cache's rows.
+            layers: of the cache, `rlft.rollouts.row_cache.RowLayer`.
             ids_RC: their tokens.
             mask_RC: bool, False in columns that are no tokens of the row.
         """
-        fits = np.cumsum(mask_RC.sum(1)) <= self.tokens
-        row_N, column_N = mask_RC[fits].nonzero()
-        if not self.slots_SHD:
-            shapes = [(layer.keys, layer.values) for layer in layers]
-            self.slots_SHD = [tuple(t.new_zeros(self.tokens, t.size(1), t.size(3)) for t in pair) for pair in shapes]
-        slot_N = torch.from_numpy(np.arange(self.written, self.written + len(row_N)) % self.tokens)
-        rows_N, columns_N = torch.from_numpy(rows[fits][row_N]), torch.from_numpy(column_N)
-        for layer, kept in zip(layers, self.slots_SHD, strict=True):
-            for slots_SHD, states in zip(kept, (layer.keys, layer.values), strict=True):
-                at = states.device
-                slots_SHD[slot_N.to(at)] = states[rows_N.to(at), :, columns_N.to(at)]
-        for ids_C, mask_C in zip(ids_RC[fits], mask_RC[fits], strict=True):
-            ids = tuple(ids_C[mask_C].tolist())
-            self.contexts.append((ids, self.written))
-            self.written += len(ids)
-        self.contexts = sorted(entry for entry in self.contexts if entry[1] >= self.written - self.tokens)
+        fits = mask_RC.sum(1).cumsum() <= self.tokens
+        rows, ids_RC, mask_RC = rows[fits], ids_RC[fits], mask_RC[fits]
+        row_N, column_N = mask_RC.nonzero()
+        while self._blocks and len(row_N) + sum(block.tokens for block in self._blocks.values()) > self.tokens:
+            del self._blocks[min(self._blocks)]
+        place_N = torch.from_numpy(rows[row_N] * layers[0].columns + column_N)
+        packed = [[room.flatten(0, 1).index_select(0, place_N.to(room.device)) for room in layer.room] for layer in layers]
+        self._blocks[self._made] = _Block(packed, len(row_N))
+        contexts = [entry for entry in self._contexts if entry[1] in self._blocks]
+        starts = mask_RC.sum(1).cumsum() - mask_RC.sum(1)
+        for ids_C, mask_C, start in zip(ids_RC, mask_RC, starts.tolist(), strict=True):
+            contexts.append((tuple(ids_C[mask_C].tolist()), self._made, start))
+        self._contexts = sorted(contexts)
+        self._made += 1
 
 
 def _shared(left: tuple[int, ...], right: tuple[int, ...]) -> int:
@@ -88,4 +115,4 @@ def _shared(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     shorter = min(len(left), len(right))
     if left[:shorter] == right[:shorter]:
         return shorter
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+    return bisect(range(1, shorter), False, key=lambda length: left[:length] != right[:length])

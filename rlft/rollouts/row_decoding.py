@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rlft.rollouts.carried_cache import CarriedCache
+from rlft.rollouts.carried_cache import NOTHING, CarriedCache
 from rlft.rollouts.chooser import Chooser
 
 
@@ -79,7 +79,7 @@ class _RoomyLayer(DynamicLayer):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.room = [
-            states.new_empty(self.rows, states.size(1), self.columns, states.size(3))
+            states.new_empty(self.rows, self.columns, states.size(1), states.size(3))
             for states in (key_states, value_states)
         ]
         self._show(0, 0)
@@ -90,7 +90,7 @@ class _RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start, end = self.keys.size(2), self.keys.size(2) + key_states.size(2)
         for room, states in zip(self.room, (key_states, value_states), strict=True):
-            room[: len(states), :, start:end] = states
+            room[: len(states), start:end] = states.transpose(1, 2)
         self._show(len(key_states), end)
         return self.keys, self.values
 
@@ -98,11 +98,11 @@ class _RoomyLayer(DynamicLayer):
         """Row u becomes a copy of row `source_U[u]`; the first rows stay as they are."""
         length, source = self.keys.size(2), source_U[unchanged:].to(self.device)
         for room in self.room:
-            room[unchanged : len(source_U), :, :length] = room[:, :, :length][source]
+            room[unchanged : len(source_U), :length] = room[:, :length][source]
         self._show(len(source_U), length)
 
     def _show(self, rows: int, columns: int) -> None:
-        self.keys, self.values = (room[:rows, :, :columns] for room in self.room)
+        self.keys, self.values = (room[:rows, :columns].transpose(1, 2) for room in self.room)
 
 
 class _Rows:
@@ -112,21 +112,20 @@ class _Rows:
         self, model: Any, prompts: list[tuple[int, ...]], most: int, steps: int, carried: CarriedCache | None
     ) -> None:
         self.model, self.carried, self.count = model, carried, len(prompts)
-        found = [carried.find(prompt) if carried else (0, 0) for prompt in prompts]
-        self.seen = max(length for _, length in found)
-        fresh = max(len(prompt) - length for prompt, (_, length) in zip(prompts, found, strict=True))
+        found = [carried.find(prompt) if carried else NOTHING for prompt in prompts]
+        self.seen = max(length for length, *_ in found)
+        fresh = max(len(prompt) - length for prompt, (length, *_) in zip(prompts, found, strict=True))
         self.filled = self.seen + fresh
         columns = self.filled + steps - 1
         self.ids_RC = np.zeros((most, columns), np.int64)
         self.mask_RC = np.zeros((most, columns), bool)
-        for row, (prompt, (_, length)) in enumerate(zip(prompts, found, strict=True)):
+        for row, (prompt, (length, *_)) in enumerate(zip(prompts, found, strict=True)):
             for ids, end in ((prompt[:length], self.seen), (prompt[length:], self.filled)):
                 self.ids_RC[row, end - len(ids) : end] = ids
                 self.mask_RC[row, end - len(ids) : end] = True
         self.cache = cache_of(model, most, columns)
         if carried and self.seen:
-            for layer, (keys, values) in zip(self.cache.layers, carried.read(found, self.seen), strict=True):
-                layer.update(keys, values)
+            carried.read(found, self.cache.layers, self.seen)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         taken = inspect.signature(inner.forward).parameters
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
@@ -191,4 +190,4 @@ class _Rows:
         """Carry some rows over to later batches."""
         if self.carried and len(rows):
             shown = slice(0, self.filled)
-            self.carried.keep(self.cache.layers, rows, self.ids_RC[rows, shown], self.mask_RC[rows, shown])
+            self.carried.keep(rows, self.cache.layers, self.ids_RC[rows, shown], self.mask_RC[rows, shown])

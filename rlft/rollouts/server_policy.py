@@ -28,6 +28,18 @@ class ServerError(RuntimeError):
     """A completion that the server could not or did not give; the message says what to change."""
 
 
+def server_root(url: str) -> str:
+    """The address of a server without `/v1` and what may follow it.
+
+    Raises:
+        ValueError: for a URL that is not http(s).
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"url={url!r}; write the server's address as in http://localhost:8000.")
+    return url.rstrip("/").removesuffix("/completions").removesuffix("/v1")
+
+
 class ServerPolicy:
     """A completions server as a policy. The server holds the weights: whoever trains them has to push them there."""
 
@@ -42,6 +54,7 @@ class ServerPolicy:
         retries: int = 5,
         concurrency: int = 64,
         logprobs_are: LogprobsAre = "raw",
+        own_logprobs: bool = False,
         ignore_eos: bool = True,
     ) -> None:
         """
@@ -55,31 +68,25 @@ class ServerPolicy:
             concurrency: requests in flight.
             logprobs_are: what the server's log-probabilities are of: `raw` for vLLM as it starts, `processed` for vLLM
                 with `--logprobs-mode processed_logprobs`, `scaled` for SGLang.
+            own_logprobs: give the server's log-probabilities as they are, for a caller that reads none or wants just
+                those, instead of refusing a sampling for which they are not those that `Generation` promises.
             ignore_eos: let only `stop_ids` end a continuation. False for SGLang, where it would switch off stop ids
                 too; all end ids of the model then have to be among `stop_ids`.
 
         Raises:
             ValueError: for a URL that is not http(s), or settings below their smallest value.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"url={url!r}; write the server's address as in http://localhost:8000.")
+        self.url = server_root(url) + "/v1/completions"
         if timeout <= 0 or retries < 0 or concurrency < 1:
             raise ValueError(
                 f"timeout={timeout}, retries={retries}, concurrency={concurrency}; they must be above 0, at least 0 "
                 "and at least 1."
             )
-        self.url = url.rstrip("/").removesuffix("/completions").removesuffix("/v1") + "/v1/completions"
-        self.model, self.stop_ids, self.logprobs_are, self.ignore_eos = (
-            model,
-            frozenset(stop_ids),
-            logprobs_are,
-            ignore_eos,
-        )
+        self.model, self.stop_ids, self.ignore_eos = model, frozenset(stop_ids), ignore_eos
+        # `scaled` is what `Generation` promises, so nothing but the temperature is refused then.
+        self.logprobs_are: LogprobsAre = "scaled" if own_logprobs else logprobs_are
         self.timeout, self.retries, self.concurrency = timeout, retries, concurrency
-        self.headers = {"Content-Type": "application/json"}
-        if api_key is not None:
-            self.headers["Authorization"] = f"Bearer {api_key}"
+        self.api_key = api_key
 
     def generate(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
         """One generation per draw, in order.
@@ -137,26 +144,7 @@ class ServerPolicy:
         }
 
     def _post(self, payload: dict[str, Any], given_up: threading.Event) -> bytes:
-        data = json.dumps(payload).encode()
-        for attempt in range(self.retries + 1):
-            if given_up.is_set():
-                raise ServerError("not sent, since another draw failed.")
-            request = urllib.request.Request(self.url, data, self.headers, method="POST")
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return response.read()
-            except urllib.error.HTTPError as error:
-                seen = f"HTTP {error.code}: {error.read().decode(errors='replace')[:SHOWN]}"
-                if error.code != 429 and error.code < 500:
-                    raise ServerError(f"{self.url} refused the request with {seen}") from error
-            except (OSError, http.client.HTTPException) as error:
-                seen = f"{type(error).__name__}: {error}"
-            if attempt < self.retries:
-                given_up.wait(FIRST_PAUSE * 2**attempt)
-        raise ServerError(
-            f"{self.url} failed {self.retries + 1} times, last with {seen}. Is the server up? "
-            "Raise timeout or retries, or lower concurrency."
-        )
+        return post(self.url, payload, self.api_key, timeout=self.timeout, retries=self.retries, given_up=given_up)
 
     def _read(self, draw: Draw, body: bytes) -> Generation:
         try:
@@ -175,6 +163,51 @@ class ServerPolicy:
             return generation_of(draw, ids, logprobs, self.stop_ids)
         except RuntimeError as error:
             raise ServerError(f"{self.url} (finish_reason {reason!r}): {error}") from error
+
+
+def post(
+    url: str,
+    payload: dict[str, Any],
+    api_key: str | None,
+    *,
+    timeout: float,
+    retries: int = 5,
+    given_up: threading.Event | None = None,
+) -> bytes:
+    """What a server answers to a JSON object.
+
+    Args:
+        url: of the endpoint.
+        payload: the object.
+        api_key: sent as bearer token.
+        timeout: seconds that an attempt may take.
+        retries: further attempts after a lost connection, a time-out, a 429 or a 5xx, each after twice the pause.
+        given_up: once set, nothing more is sent.
+
+    Raises:
+        ServerError: if the server refuses, with what it said, or if all attempts fail.
+    """
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    given_up = given_up or threading.Event()
+    for attempt in range(retries + 1):
+        if given_up.is_set():
+            raise ServerError("not sent, since another draw failed.")
+        request = urllib.request.Request(url, json.dumps(payload).encode(), headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            seen = f"HTTP {error.code}: {error.read().decode(errors='replace')[:SHOWN]}"
+            if error.code != 429 and error.code < 500:
+                raise ServerError(f"{url} refused the request with {seen}") from error
+        except (OSError, http.client.HTTPException) as error:
+            seen = f"{type(error).__name__}: {error}"
+        if attempt < retries:
+            given_up.wait(FIRST_PAUSE * 2**attempt)
+    raise ServerError(
+        f"{url} failed {retries + 1} times, last with {seen}. Is the server up? Raise timeout or retries, or lower "
+        "concurrency."
+    )
 
 
 def _token_ids(choice: dict[str, Any]) -> list[int]:

@@ -96,7 +96,7 @@ class TransformersPolicy:
             yield batch
 
     def _unread(self, prompt):
-        return len(prompt) - (self._carried.find(prompt)[1] if self._carried else 0)
+        return len(prompt) - (self._carried.find(prompt).length if self._carried else 0)
 
     def _continue(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
         prompts = [draw.prompt_ids for draw in draws]

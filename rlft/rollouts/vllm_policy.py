@@ -22,11 +22,13 @@ _MODES: dict[str, LogprobsAre] = {"raw_logprobs": "raw", "processed_logprobs": "
 class VLLMPolicy:
     """A `vllm.LLM` as a policy."""
 
-    def __init__(self, llm: Any, stop_ids: Set[int]) -> None:
+    def __init__(self, llm: Any, stop_ids: Set[int], *, own_logprobs: bool = False) -> None:
         """
         Args:
             llm: the `vllm.LLM`.
             stop_ids: ids that end a continuation.
+            own_logprobs: give the engine's log-probabilities as they are, for a caller that reads none or wants just
+                those, instead of refusing a sampling for which they are not those that `Generation` promises.
 
         Raises:
             ValueError: if the engine gives logits in the place of log-probabilities.
@@ -37,7 +39,8 @@ class VLLMPolicy:
                 f"the vLLM engine has logprobs_mode={config.logprobs_mode!r}; start it with one of {sorted(_MODES)}."
             )
         self.llm, self.stop_ids = llm, frozenset(stop_ids)
-        self.logprobs_are = _MODES[config.logprobs_mode]
+        # `scaled` is what `Generation` promises, so nothing but the temperature is refused then.
+        self.logprobs_are: LogprobsAre = "scaled" if own_logprobs else _MODES[config.logprobs_mode]
         self.max_length: int = config.max_model_len
         self.vocab_size: int = config.get_vocab_size()
 

@@ -35,10 +35,10 @@ from rlft.em.options import EMOptions
 from rlft.em.rounds import best_round, questions_of, run_rounds
 from rlft.em.stages import Round, claim_identity
 from rlft.retrieval.passage import Retriever
-from rlft.rollouts.search import question_of
 from rlft.trainers.exsearch_learning import WEIGHT_FILES, SearchLearning
 from rlft.trainers.exsearch_steps import Metrics, SearchSteps
 from rlft.trainers.round_models import RoundModels
+from rlft.trainers.search_checks import check_demonstrations, check_questions
 from rlft.trainers.search_options import SearchTrainingOptions
 from rlft.trainers.search_rolls import SearchRolls
 
@@ -124,6 +124,7 @@ class ExSearchTrainer:
         callbacks: list[Any] | None = None,
         on_round: Callable[[int, dict[str, float]], None] | None = None,
     ):
+        args.check_sampler(peft_config)
         tokenizer = processing_class or AutoTokenizer.from_pretrained(model)
         self.args, self.retriever, self.processing_class = args, retriever, tokenizer
         self.train_dataset, self.eval_dataset, self.warm_up_dataset = train_dataset, eval_dataset, warm_up_dataset
@@ -133,13 +134,26 @@ class ExSearchTrainer:
         self.learning = SearchLearning(self.steps, callbacks or [])
         check_questions(train_dataset, self.steps)
         check_questions(eval_dataset, self.steps)
+        check_demonstrations(warm_up_dataset or [], self.steps)
         self.history: list[dict[str, float]] = []
         self.on_round = on_round
+        self._claimed = False
 
     @property
     def best(self) -> int:
         """Number of the best round that is done."""
         return best_round(self.history, str(self.args.metric_for_best_model), self.args.greater_is_better is not False)
+
+    def claim_folder(self) -> None:
+        """Make the run folder this run's own, before anything is written to it; `train` does so if nobody has.
+
+        Raises:
+            rlft.em.stages.AnotherRun: if it holds a run with other settings.
+        """
+        if not self._claimed:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            claim_identity(self.folder, self._identity())
+            self._claimed = True
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> list[dict[str, float]]:
         """Run all rounds; where the folder holds this very run, go on with it.
@@ -154,8 +168,7 @@ class ExSearchTrainer:
             rlft.em.stages.AnotherRun: if the folder holds a run with other settings.
             rlft.trainers.exsearch_learning.NothingToLearn: if every question of a round was dropped.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        claim_identity(self.folder, self._identity())
+        self.claim_folder()
         self.history = run_rounds(
             self._round,
             rounds=self.args.num_rounds,
@@ -233,24 +246,3 @@ def fingerprint(content: Any) -> str:
     """Digest of anything JSON can write."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def check_questions(rows: Dataset, steps: SearchSteps) -> None:
-    """Refuse questions that no trajectory could be scored on.
-
-    Raises:
-        ValueError: naming the first bad row and the number of them.
-    """
-    bad = []
-    seen: set[str] = set()
-    for row in rows:
-        try:
-            question_of(row)
-            steps.answers(row)
-            if str(row["id"]) in seen:
-                raise ValueError("its id stands twice.")
-        except (ValueError, KeyError) as error:
-            bad.append(f"{row.get('id')!r}: {error}")
-        seen.add(str(row.get("id")))
-    if bad:
-        raise ValueError(f"{len(bad)} of {len(rows)} questions cannot be used; the first, {bad[0]}")

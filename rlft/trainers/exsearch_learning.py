@@ -6,13 +6,13 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from rlft.em.rows import training_rows, with_answer
 from rlft.em.stages import Round
@@ -128,9 +128,15 @@ class SearchLearning:
         trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
             trainer.add_callback(ShortProgress(f"round {current.number}: learn"))
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.is_dir() else None)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(scratch))
         trainer.save_model(str(current.folder))
         self.reports[current.number] = trust.report
         trainer.accelerator.wait_for_everyone()
         if trainer.accelerator.is_main_process:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that was written to its end: the Trainer writes its state last."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None

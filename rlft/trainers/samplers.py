@@ -1,23 +1,31 @@
-"""The sampler of an EM run: who draws the trajectories of a round from the weights in that round's folder."""
+"""The sampler of an EM run: who draws the trajectories of a round from the weights in that round's folder.
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+EM reads no log-probabilities of what it samples, so vLLM and a server give theirs as they are.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from rlft.em.stages import digest
 from rlft.rollouts.policy import Policy
+
+API_KEY = "VLLM_API_KEY"
+"""Environment variable with the key of the server, the one that vLLM's own server reads."""
 
 
 class Samplers:
     """Gives the policy of a round, by `args.sampler`.
 
-    `transformers` and `continuous` sample the model in this process. `vllm` keeps one engine in this process and moves
-    the weights of each round into it. `server` tells a vLLM server, started with LoRA and
-    `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`, to load the round's adapter from its folder, which it must be able to read.
+    `transformers` and `continuous` sample the model in this process. `vllm` keeps one engine in this process, asleep
+    while nothing is sampled, and moves the weights of each round into it. `server` tells a vLLM server, started with
+    `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`, to load the round's adapter from its folder, which it
+    must be able to read.
 
     Args:
         args: an `ExSearchConfig`.
@@ -29,17 +37,33 @@ class Samplers:
     def __init__(self, args: Any, tokenizer: Any, stop_ids: frozenset[int], pad_id: int):
         self.args, self.tokenizer, self.stop_ids, self.pad_id = args, tokenizer, stop_ids, pad_id
         self._engine: Any = None
+        self._awake = ExitStack()
+        self._adapter: str | None = None
         self._current: tuple[Path, Policy] | None = None
+
+    def start(self, folder: Path, load: Callable[[Path], nn.Module]) -> None:
+        """Start vLLM's engine, if it is wanted and not there yet.
+
+        Engines start in all processes together, so every process calls this before one of them samples.
+        """
+        if self.args.sampler == "vllm" and self._engine is None:
+            from rlft import compat
+
+            settings = self.args.max_tokens, self.args.sampler_memory
+            self._engine = compat.vllm_generation(load(folder), self.tokenizer, *settings)
+            self._engine.model = None
 
     def policy(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
         """The policy with the weights of a round's folder; the last one is kept."""
         if self._current is None or self._current[0] != folder:
+            self.forget()
             self._current = (folder, self._make(folder, load))
         return self._current[1]
 
     def forget(self) -> None:
-        """Let go of the model that the last policy samples."""
+        """Let go of the model that the last policy samples, and put vLLM's engine to sleep: it frees its memory."""
         self._current = None
+        self._awake.close()
 
     def _make(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
         if self.args.sampler == "continuous":
@@ -47,39 +71,83 @@ class Samplers:
 
             return ContinuousPolicy(load(folder), self.stop_ids)
         if self.args.sampler == "vllm":
-            return self._in_engine(load(folder))
+            return self._in_engine(folder, load)
         if self.args.sampler == "server":
-            from rlft.rollouts.server_policy import ServerPolicy
-
-            return ServerPolicy(self.args.sampler_url, self._served(folder), self.stop_ids)
+            return self._on_server(folder)
         from rlft.rollouts.transformers_policy import TransformersPolicy
 
         return TransformersPolicy(load(folder), self.stop_ids, self.pad_id, self.args.sampler_batch_size)
 
-    def _in_engine(self, model: nn.Module) -> Policy:
+    def _in_engine(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
         from rlft import compat
         from rlft.rollouts.vllm_policy import VLLMPolicy
 
-        if self._engine is None:
-            self._engine = compat.vllm_generation(model, self.tokenizer, self.args.max_tokens, self.args.sampler_memory)
-        self._engine.model = model
-        self._engine.sync_weights()
-        return VLLMPolicy(self._engine.llm, self.stop_ids)
+        self.start(folder, load)
+        self._engine.model = load(folder)
+        with unchanged(self._engine.model):
+            llm = self._awake.enter_context(compat.vllm_engine(self._engine))
+        self._engine.model = None
+        return VLLMPolicy(llm, self.stop_ids, own_logprobs=True)
 
-    def _served(self, folder: Path) -> str:
-        """Have the server load the folder's adapter; the name under which it then serves it."""
-        name = f"{folder.parent.name}-{folder.name}"
-        url = self.args.sampler_url.rstrip("/").removesuffix("/v1") + "/v1/load_lora_adapter"
-        request = {"lora_name": name, "lora_path": str(folder.resolve())}
-        headers = {"Content-Type": "application/json"}
+    def _on_server(self, folder: Path) -> Policy:
+        from rlft.rollouts.server_policy import ServerPolicy
+
+        name = adapter_name(folder)
+        self._tell("load_lora_adapter", "already been loaded", lora_name=name, lora_path=str(folder.resolve()))
+        if self._adapter not in (None, name):  # no process samples it any more: a stage ends in all together
+            self._tell("unload_lora_adapter", "cannot be found", lora_name=self._adapter)
+        self._adapter = name
+        return ServerPolicy(
+            self.args.sampler_url,
+            name,
+            self.stop_ids,
+            os.environ.get(API_KEY),
+            timeout=self.args.sampler_timeout,
+            concurrency=self.args.sampler_batch_size,
+            own_logprobs=True,
+        )
+
+    def _tell(self, endpoint: str, done_before: str, **request: Any) -> None:
+        """Ask the server something that another process may have asked before.
+
+        Raises:
+            RuntimeError: if it refuses, with what has to be switched on.
+        """
+        from rlft.rollouts.server_policy import ServerError, post, server_root
+
+        url = f"{server_root(self.args.sampler_url)}/v1/{endpoint}"
         try:
-            posted = urllib.request.Request(url, json.dumps(request).encode(), headers)
-            urllib.request.urlopen(posted, timeout=600).close()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            if "already been loaded" not in said:
+            post(url, request, os.environ.get(API_KEY), timeout=self.args.sampler_timeout)
+        except ServerError as error:
+            if done_before not in str(error):
                 raise RuntimeError(
-                    f"{url} answered {error.code} to {request}: {said[:500]}. Start the server with --enable-lora and "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, on a machine that sees this folder."
+                    f"{error} ({request}). Start vLLM's server with --enable-lora, --max-lora-rank of at least the "
+                    "adapter's, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, where it sees this folder; "
+                    f"a key it asks for belongs in {API_KEY}."
                 ) from error
-        return name
+
+
+def adapter_name(folder: Path) -> str:
+    """A name for a round's adapter that no other run and no other weights have, as a server may keep old ones."""
+    files = (folder / name for name in ("adapter_config.json", "adapter_model.safetensors"))
+    content = "\n".join([str(folder.resolve()), *(str(digest(file)) for file in files)])
+    return f"{folder.parent.name}-{folder.name}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}"
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Put the layers under an adapter back bit for bit: TRL merges the adapter into them, and unmerging rounds."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    kept = [
+        (layer, name, parameter, parameter.data.to("cpu", copy=True))
+        for layer in layers
+        for name, parameter in layer.named_parameters()
+    ]
+    try:
+        yield
+    finally:
+        for layer, name, parameter, values in kept:
+            parameter.data.copy_(values)
+            setattr(layer, name, parameter)  # a quantised layer gets a new one when it is merged

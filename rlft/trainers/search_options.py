@@ -1,11 +1,14 @@
 """The knobs of EXSEARCH beside those of EM, as the part of `ExSearchConfig` that imports no torch."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rlft.em.options import option
+from rlft.rollouts.drawing import check_logprobs
 from rlft.rollouts.policy import Sampling
 from rlft.rollouts.search_text import SearchOptions
+from rlft.rollouts.server_policy import server_root
 
 SAMPLERS = ("transformers", "continuous", "vllm", "server")
 
@@ -29,9 +32,10 @@ class SearchTrainingOptions:
     top_p: float = option(1.0, "Nucleus sampling; below 1 the weights are no longer those of eq. 3.")
     top_k: int = option(0, "Sample among the k likeliest tokens; 0 takes all.")
     sampler: str = option("transformers", "transformers, continuous (CUDA), vllm (in process) or server.")
-    sampler_batch_size: int = option(64, "Prompts in one batch of the transformers sampler.")
-    sampler_memory: float = option(0.3, "With sampler=vllm: share of the GPU's memory for its engine.")
-    sampler_url: str | None = option(None, "With sampler=server: an OpenAI-compatible /v1 that takes token ids.")
+    sampler_batch_size: int = option(64, "Prompts in one batch of transformers; requests in flight to the server.")
+    sampler_memory: float = option(0.3, "With sampler=vllm: share of the GPU's memory for its engine while it samples.")
+    sampler_url: str | None = option(None, "With sampler=server: a vLLM server; its key goes in VLLM_API_KEY.")
+    sampler_timeout: float = option(300.0, "With sampler=server: seconds that one request may take.")
 
     max_empty_facts: int = option(2, "Trajectories with more empty facts are not trained on.")
     drop_malformed: bool = option(False, "Trajectories with an unreadable turn are not trained on.")
@@ -52,8 +56,44 @@ class SearchTrainingOptions:
                 f"sampler_batch_size={self.sampler_batch_size} must be at least 1, "
                 f"max_empty_facts={self.max_empty_facts} at least 0."
             )
+        if not 0 < self.sampler_memory < 1 or self.sampler_timeout <= 0:
+            raise ValueError(
+                f"sampler_memory={self.sampler_memory} must be between 0 and 1, "
+                f"sampler_timeout={self.sampler_timeout} above 0."
+            )
+        if self.sampler_url is not None:
+            server_root(self.sampler_url)
         self.search_options()
-        self.sampling()
+        sampling = self.sampling()
+        if self.sampler != "transformers":
+            check_logprobs(sampling, "processed" if self.sampler == "continuous" else "scaled")
+
+    def check_sampler(self, peft_config: Any) -> None:
+        """Refuse a sampler that could not sample what is trained.
+
+        Args:
+            peft_config: LoRA configuration; None where all parameters are trained.
+
+        Raises:
+            ValueError: for vLLM where it is not installed, and for a server that could not be given the weights.
+        """
+        if self.sampler == "vllm" and find_spec("vllm") is None:
+            raise ValueError("sampler='vllm' and vllm is not installed: pip install 'rlft[vllm]'.")
+        if self.sampler != "server":
+            return
+        if peft_config is None:
+            raise ValueError(
+                "sampler='server' and all parameters are trained; a server takes a LoRA adapter at run time, not a "
+                "whole model: train with --use_peft, or sample with --sampler vllm."
+            )
+        served = {"peft_type": "LORA", "use_dora": False, "bias": "none", "modules_to_save": None}
+        given = {name: getattr(peft_config, name, usual) for name, usual in served.items()}
+        other = [f"{name}={value!r}" for name, value in given.items() if value != served[name]]
+        if other:
+            raise ValueError(
+                f"sampler='server' and {', '.join(other)}, which vLLM's server does not load; leave it out, or sample "
+                "with --sampler vllm."
+            )
 
     def search_options(self) -> SearchOptions:
         """What a search looks like.

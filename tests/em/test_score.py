@@ -24,7 +24,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rlft.em import prefix_tree
 from rlft.em import score as scoring
+from rlft.em.prefix_tree import Scored, levels_of
 from rlft.em.reading import cache_can_be_copied
 from rlft.em.score import score_answers
 
@@ -178,9 +180,51 @@ def test_shared_tokens_are_read_once_and_logits_made_at_answer_positions_only(mo
         score_answers(model, contexts, answers, pad_id=0)
     finally:
         [hook.remove() for hook in hooks]
-    # beginning; rest and first answer but its last token; second answer but its last token; the third is one token
-    assert read == [(1, 30), (8, 12), (8, 1)]
-    assert projected == [0, 8 * (3 + 2), 8]
+    # the beginning; the rest of each sample, which predicts three first tokens; the other tokens of two answers
+    assert read == [(1, 30), (8, 10), (16, 2)]
+    assert projected == [0, 8 * 3, 8 * (2 + 1)]
+
+
+def paths(sequences: list[Scored]) -> tuple[dict[tuple[int, int], list[int]], int]:
+    """What each place's sequence reads from the root to its end, and how many tokens all edges hold."""
+    levels = levels_of(sequences)
+    before: list[list[int]] = []
+    read: dict[tuple[int, int], list[int]] = {}
+    wanted: dict[tuple[int, int], dict[int, int]] = {}
+    for level in levels:
+        starts = [before[edge.parent] if edge.parent >= 0 else [] for edge in level]
+        before = [start + edge.ids for start, edge in zip(starts, level, strict=True)]
+        for start, edge in zip(starts, level, strict=True):
+            for column, token, place in edge.wanted:
+                wanted.setdefault(place, {})[len(start) + column] = token
+                read[place] = start + edge.ids[: column + 1]
+    for sequence in sequences:
+        predicted = sorted(wanted[sequence.place].items())
+        assert predicted == list(enumerate(sequence.answer, len(sequence.context) - 1))
+    return read, sum(len(edge.ids) for level in levels for edge in level)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("least", [1, 16, 10_000])
+def test_the_tree_reads_every_sequence_and_no_shared_token_twice(
+    seed: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_tree, "LEAST_SAVED", least)
+    contexts, answers = questions(seed)
+    sequences = [
+        Scored(context, answer, (i, a))
+        for i, (context, gold) in enumerate(zip(contexts, answers, strict=True))
+        for a, answer in enumerate(gold)
+    ]
+    read, count = paths(sequences)
+    assert read == {sequence.place: sequence.read for sequence in sequences}
+    prefixes = {tuple(s.read[:n]) for s in sequences for n in range(1, len(s.read) + 1)}
+    apart = sum(len(ids) for ids in {tuple(s.read) for s in sequences})
+    assert len(prefixes) <= count <= apart
+    if least == 1:
+        assert count == len(prefixes)
+    if least == 10_000:
+        assert count == apart
 
 
 def test_large_vocabularies_and_batches_are_split(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

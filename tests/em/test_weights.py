@@ -194,13 +194,13 @@ def test_a_trajectory_without_score_weighs_nothing_and_does_not_count() -> None:
     assert weighed.scores_K == [-1, None, -2, None]
 
 
-def test_weightings_baseline_and_scale() -> None:
+def test_weightings_and_baseline() -> None:
     s, right = [-1.0, -2.0, -3.0, -4.0], [False, True, False, True]
     assert weigh(s, WeightOptions(weighting="uniform")).weights_K == [0.25] * 4
     assert weigh(s, WeightOptions(weighting="rejection"), right).weights_K == [0, 0.5, 0, 0.5]
-    weighed = weigh(s, WeightOptions(baseline="group", mean_one=True))
-    assert weighed.weights_K == pytest.approx((4 * importance_weights(s)).tolist())
-    assert weighed.search_K == pytest.approx((4 * importance_weights(s) - 1).tolist())
+    weighed = weigh(s, WeightOptions(baseline="group"))
+    assert weighed.weights_K == pytest.approx(importance_weights(s).tolist())
+    assert weighed.search_K == pytest.approx((importance_weights(s) - 0.25).tolist())
     assert weighed.ess == pytest.approx(effective_sample_size(importance_weights(s)))
     with pytest.raises(ValueError, match="needs correct_K"):
         weigh(s, WeightOptions(weighting="rejection"))

@@ -26,6 +26,9 @@ from rlft.tiny.model import tiny_model  # noqa: E402
 from rlft.trainers.shear import SHEARConfig, SHEARTrainer  # noqa: E402
 from tests.rollouts.conftest import char_with  # noqa: E402
 from tests.rollouts.scripted import ScriptedPolicy, Shelf  # noqa: E402
+from tests.rollouts.vllm_stand_in import LLM  # noqa: E402
+from tests.rollouts.vllm_stand_in import engines as engines  # noqa: E402
+from tests.rollouts.vllm_stand_in import vllm as vllm  # noqa: E402
 
 SHELF = Shelf({"ann": ["Zq | PASSAGE about ANN."], "bob": ["Zq | PASSAGE about BOB.", "Zq | PASSAGE two."]})
 OPTIONS = SearchOptions(
@@ -232,6 +235,7 @@ def stand_in(**changes: Any) -> Any:
         "min_p": None,
         "repetition_penalty": 1.0,
         "generation_kwargs": None,
+        "vllm_structured_outputs_regex": None,
         "max_completion_length": 10,
         "use_vllm": False,
     } | changes
@@ -297,15 +301,66 @@ def test_what_a_cut_trajectory_has_is_returned() -> None:
     assert output["hops"] == [None, 1]
 
 
-@pytest.mark.parametrize("changes", [{"min_p": 0.1}, {"repetition_penalty": 1.2}, {"generation_kwargs": {"a": 1}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.2},
+        {"generation_kwargs": {"a": 1}},
+        {"vllm_structured_outputs_regex": "a+"},
+    ],
+)
 def test_sampling_that_a_policy_does_not_know_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         as_rollout_func(lambda *_: [], policy=no_policy)(["q"], stand_in(**changes))
 
 
-def test_an_idle_vllm_is_refused() -> None:
-    with pytest.raises(ValueError, match="use_vllm"):
-        as_rollout_func(lambda *_: [])(["q"], stand_in(use_vllm=True))
+@pytest.mark.parametrize("sleeps", [False, True])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.9}])
+def test_a_colocated_vllm_samples_what_is_trained(
+    engines: list[LLM], sleeps: bool, sampling: dict[str, Any], model_folder: Path, tmp_path: Path, chars: Any
+) -> None:
+    """The engine has the trainer's weights at every rollout, so TRL's correction finds nothing to correct."""
+    torch.set_num_threads(1)
+    agree: list[bool] = []
+
+    def rollout(rows: list[dict[str, Any]], policy: Any, asked: Sampling) -> list[Trajectory]:
+        ours, theirs = trainer.model.state_dict(), policy.llm.network.state_dict()
+        agree.append(all(torch.equal(ours[name], theirs[name]) for name in ours))
+        return single_turn(rows, policy, asked, frame=ChatFrame(chars))
+
+    trainer = GRPOTrainer(
+        str(model_folder),
+        reward_funcs=lambda completions, **_: [float(len(set(text)) % 2) for text in completions],
+        args=GRPOConfig(
+            **arguments(tmp_path, max_completion_length=8, use_vllm=True, vllm_mode="colocate", **sampling),
+            vllm_enable_sleep_mode=sleeps,
+        ),
+        train_dataset=dataset(),
+        processing_class=chars,
+        rollout_func=as_rollout_func(rollout),
+    )
+    trainer.train()
+    assert agree == [True, True]
+    assert engines[0].heard.count("weights") == 2, "TRL has pushed them"
+    assert bool(engines[0].asleep) == sleeps
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(logged) == 2
+    for row in logged:
+        assert row["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=1e-3)
+        assert row["sampling/importance_sampling_ratio/max"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("server", 1), ("colocate", 2)])
+def test_an_engine_that_is_not_this_process_alone_is_refused(
+    mode: str, size: int, monkeypatch: pytest.MonkeyPatch, chars: Any
+) -> None:
+    monkeypatch.setattr(adapter.compat, "pad_and_stop_ids", lambda trainer: (0, {1}))
+    trainer = stand_in(use_vllm=True)
+    trainer.processing_class = chars
+    trainer.vllm_generation = SimpleNamespace(mode=mode, tensor_parallel_size=size)
+    with pytest.raises(ValueError, match=rf"vllm_mode='{mode}'.*--vllm_mode colocate.*ServerPolicy"):
+        as_rollout_func(lambda *_: [])(["q"], trainer)
 
 
 def test_the_template_end_of_turn_stops_a_generation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,14 @@ def test_what_follows_a_stop_token_is_cut(server: CompletionsServer) -> None:
     assert (got.ids, got.logprobs, got.stopped) == ([1, STOP], [-1.0, -2.0], True)
 
 
+def test_the_servers_own_logprobs_are_given_where_they_are_wanted(server: CompletionsServer) -> None:
+    asked = Sampling(0.7, top_p=0.9)
+    expected = policy(server, logprobs_are="scaled").generate(DRAWS, asked)
+    assert policy(server, logprobs_are="raw", own_logprobs=True).generate(DRAWS, asked) == expected
+    with pytest.raises(ValueError, match="at least 0.01"):
+        policy(server, own_logprobs=True).generate(DRAWS, Sampling(0.005))
+
+
 def test_no_torch_is_imported() -> None:
     code = "import sys, rlft.rollouts.server_policy; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,11 +1,9 @@
 """What a vLLM engine is asked and what is made of its answers, with a stand-in that answers in vLLM's shapes."""
 
 import contextlib
-import dataclasses
 import inspect
 import random
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,27 +11,11 @@ import pytest
 from rlft.compat import vllm_engine
 from rlft.rollouts.policy import GREEDY, Draw, Sampling
 from rlft.rollouts.vllm_policy import VLLMPolicy
+from tests.rollouts.vllm_stand_in import SamplingParams
+from tests.rollouts.vllm_stand_in import vllm as vllm
 
+pytestmark = pytest.mark.usefixtures("vllm")
 VOCABULARY, STOPS = 50, frozenset({7, 9})
-
-
-@dataclasses.dataclass
-class SamplingParams:
-    """The fields of vLLM's that matter here, with vLLM's defaults; an unknown field is an error, as there."""
-
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    max_tokens: int | None = 16
-    min_tokens: int = 0
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool = False
-    logprobs: int | None = None
-    detokenize: bool = True
 
 
 class Engine:
@@ -75,13 +57,6 @@ class Engine:
 
     def sleep(self, level: int) -> None:
         self.heard.append(f"sleep {level}")
-
-
-@pytest.fixture(autouse=True)
-def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("vllm")
-    module.SamplingParams = SamplingParams  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vllm", module)
 
 
 DRAWS = [Draw([1, 2, 3 + index % 4], seed=index, max_new_tokens=1 + index % 20) for index in range(40)]
@@ -151,6 +126,16 @@ def test_samplings_with_the_promised_logprobs(mode: str, sampling: Sampling) -> 
     assert VLLMPolicy(Engine(mode), STOPS).generate(DRAWS[:1], sampling)
 
 
+@pytest.mark.parametrize(
+    ("mode", "sampling"), [("processed_logprobs", Sampling(0.7, top_p=0.9)), ("raw_logprobs", Sampling(0.7))]
+)
+def test_the_engines_own_logprobs_are_given_where_they_are_wanted(mode: str, sampling: Sampling) -> None:
+    (got,) = VLLMPolicy(Engine(mode), STOPS, own_logprobs=True).generate(DRAWS[:1], sampling)
+    assert got.logprobs == [-float(token) for token in got.ids]
+    with pytest.raises(ValueError, match="at least 0.01"):
+        VLLMPolicy(Engine(mode), STOPS, own_logprobs=True).generate(DRAWS[:1], Sampling(0.005))
+
+
 def test_an_engine_that_gives_logits_is_refused() -> None:
     with pytest.raises(ValueError, match="logprobs_mode='raw_logits'.*processed_logprobs"):
         VLLMPolicy(Engine("raw_logits"), STOPS)
@@ -193,6 +178,16 @@ def test_a_sleeping_engine_is_woken_and_put_to_sleep_again() -> None:
         raise KeyError
     assert generation.llm.heard == ["sync", "wake kv_cache", "sleep 2"]
     assert generation._llm_weights_sleeping
+
+
+def test_weights_that_trl_has_just_pushed_are_not_pushed_again() -> None:
+    generation = Generation(enable_sleep_mode=True)
+    generation.sync_weights()
+    with vllm_engine(generation, sync=False):
+        pass
+    with vllm_engine(generation, sync=False):
+        pass
+    assert generation.llm.heard == ["sync", "wake kv_cache", "sleep 2"] * 2
 
 
 @pytest.mark.parametrize("settings", [{"mode": "server"}, {"tensor_parallel_size": 2}])
