@@ -51,13 +51,19 @@ def em_run(arm: str, seed: int, folder: Path) -> dict[str, Any]:
     rounds = [json.loads((folder / f"round-{number}/dev.json").read_text()) for number in range(5)]
     weights = [json.loads((folder / f"round-{number}/weights.json").read_text()) for number in range(1, 5)]
     return {
-        "before": figures(json.loads((folder / "round-0/test.json").read_text())),
-        "after": figures(json.loads((folder / "round-4/test.json").read_text())),
+        "before": figures(evaluation(folder / "round-0")),
+        "after": figures(evaluation(folder / "round-4")),
         "dev_by_round": [figures(metrics) for metrics in rounds],
         "ess_ratio_by_round": [weight["ess_ratio"] for weight in weights],
         "kept_by_round": [weight["kept"] / weight["questions"] for weight in weights],
         **seconds,
     }
+
+
+def evaluation(folder: Path) -> dict[str, float]:
+    """Metrics of the held-out questions in a round's folder."""
+    (path,) = folder.glob("test-*.json")
+    return json.loads(path.read_text())
 
 
 def figures(metrics: dict[str, float]) -> dict[str, float]:

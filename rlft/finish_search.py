@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from rlft.em.rounds import NothingToLearn
 from rlft.em.stages import AnotherRun
 from rlft.finish import load_lines
 from rlft.prepare_search import SearchPlan
@@ -18,7 +19,6 @@ from rlft.record.folder import save_config
 from rlft.record.rounds_curve import draw_rounds
 from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
-from rlft.trainers.exsearch_learning import NothingToLearn
 from rlft.trainers.trust import TrustError, check_adapter
 
 Metrics = dict[str, float]

@@ -71,6 +71,14 @@ class EMOptions:
             raise ValueError(f"shard_questions={self.shard_questions} must be at least 1.")
         if not self.weight_temperature > 0:
             raise ValueError(f"weight_temperature={self.weight_temperature} must be positive.")
+        if self.score_batch_tokens < 1 or not self.warm_up_epochs > 0:
+            raise ValueError(
+                f"score_batch_tokens={self.score_batch_tokens} must be at least 1, "
+                f"warm_up_epochs={self.warm_up_epochs} positive."
+            )
+        for name in ("min_spread", "search_coef", "answer_coef"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0, and finite.")
         for name in ("ess_floor", "uniform_mix", "min_weight"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1).")

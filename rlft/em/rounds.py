@@ -1,11 +1,18 @@
 """The outer loop of EM: rounds until the dev metric stops rising, and which questions a round takes."""
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+logger = logging.getLogger(__name__)
+
 Metrics = dict[str, float]
 T = TypeVar("T")
+
+
+class NothingToLearn(RuntimeError):
+    """A round in which no trajectory is left to train on."""
 
 
 def run_rounds(
@@ -25,10 +32,17 @@ def run_rounds(
 
     Raises:
         ValueError: if a round's metrics lack `metric`.
+        NothingToLearn: from round 1; a later round with nothing to learn ends the loop.
     """
     history: list[Metrics] = []
     for number in range(rounds + 1):
-        history.append(do_round(number))
+        try:
+            history.append(do_round(number))
+        except NothingToLearn as reason:
+            if number < 2:
+                raise
+            logger.warning("The rounds end here: %s", reason)
+            break
         if metric not in history[-1]:
             raise ValueError(
                 f"round {number} has no dev metric {metric!r}, only {', '.join(sorted(history[-1]))}; "

@@ -1,11 +1,17 @@
 """From weighed trajectories to the rows that the M-step trains on.
 
-One row per trajectory, and one per branch: `{input_ids, labels, weights}`, labels -100 on what the environment wrote.
-The gold answer stands where the sampled one would.
+One row per trajectory, and one per branch: `{input_ids, labels, weights, mass}`, labels -100 on what the environment
+wrote. The gold answer stands where the sampled one would.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
+
+import pyarrow
+from datasets import Dataset
 
 from rlft.em.options import EMOptions
 from rlft.em.weighted_rows import IGNORED
@@ -24,7 +30,7 @@ def with_answer(trajectory: Trajectory, answer_ids: list[int]) -> Trajectory:
 def training_rows(
     trajectory: Trajectory, answer_weight: float, search_weight: float, options: EMOptions
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one trajectory that ends with the gold answer (EXSEARCH eq. 5).
+    """Rows of one trajectory that ends with the gold answer (EXSEARCH eq. 5), but for those without any weight.
 
     Args:
         trajectory: from `with_answer`; each of its branches becomes a row with the same weight.
@@ -43,4 +49,36 @@ def training_rows(
             ids += segment.ids
             labels += segment.ids if segment.trainable else [IGNORED] * len(segment.ids)
             weights += [weight * per_token if segment.trainable else 0.0] * len(segment.ids)
-        yield {"input_ids": ids, "labels": labels, "weights": weights}
+        if any(weights):
+            mass = 1.0 if options.token_reduction == "mean" else float(trained)
+            yield {"input_ids": ids, "labels": labels, "weights": weights, "mass": mass}
+
+
+_SCHEMA = pyarrow.schema(
+    {
+        "input_ids": pyarrow.list_(pyarrow.int32()),
+        "labels": pyarrow.list_(pyarrow.int32()),
+        "weights": pyarrow.list_(pyarrow.float32()),
+        "mass": pyarrow.float64(),
+    }
+)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], batch: int = 256) -> int:
+    """Write rows to an Arrow file, a batch at a time; the file appears complete or not at all.
+
+    Returns:
+        How many rows there were.
+    """
+    temporary, count, rows = path.with_name(f".{path.name}.{os.getpid()}"), 0, iter(rows)
+    with pyarrow.OSFile(str(temporary), "wb") as sink, pyarrow.ipc.new_stream(sink, _SCHEMA) as writer:
+        while made := [dict(row) for row in islice(rows, batch)]:
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(made, _SCHEMA))
+            count += len(made)
+    os.replace(temporary, path)
+    return count
+
+
+def read_rows(path: Path) -> Dataset:
+    """The rows of a file, mapped into memory."""
+    return Dataset.from_file(str(path))

@@ -5,7 +5,7 @@
     output_dir/round-<t>/...            the files
 
 A stage counts as finished once the manifest says so and its files are those it left; the stages of a round run in
-order, so one that is damaged is done again and so are those after it. Shards are whole files that appear at once:
+order, so one that is damaged is done again, with whatever came of it. Shards are whole files that appear at once:
 inside an unfinished stage the ones that are there are kept. Every process calls everything; the folder is one that all
 of them see.
 """
@@ -13,8 +13,10 @@ of them see.
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +35,35 @@ class AnotherRun(ValueError):
 
 
 def claim_identity(output_dir: Path, identity: Mapping[str, Any]) -> None:
-    """Write what this run is, or make sure that the run in the folder is the same.
+    """Write what this run is, or make sure that the run in the folder is the same; the main process decides for all.
 
     Args:
         output_dir: the run folder.
-        identity: flat, JSON-able: names to values.
+        identity: flat, names to values; what JSON has no type for counts as its text.
 
     Raises:
         AnotherRun: naming every difference.
     """
-    state, path = PartialState(), output_dir / IDENTITY
-    wanted = json.loads(json.dumps(identity, default=str))
-    if path.exists():
+    state, path, wanted = PartialState(), output_dir / IDENTITY, json.loads(canonical(identity))
+    differences = [""]
+    if state.is_main_process and path.exists():
         found = json.loads(path.read_text())
         names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        if names:
-            differences = "; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in names)
-            raise AnotherRun(
-                f"{output_dir} holds a run with other settings, which cannot be gone on with: {differences}. Restore "
-                "them, or choose another --output_dir."
-            )
-    state.wait_for_everyone()
-    if state.is_main_process and not path.exists():
+        differences = ["; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in names)]
+    elif state.is_main_process:
         write_whole(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
-    state.wait_for_everyone()
+    if state.num_processes > 1:
+        broadcast_object_list(differences)
+    if differences[0]:
+        raise AnotherRun(
+            f"{output_dir} holds a run with other settings, which cannot be gone on with: {differences[0]}. Restore "
+            "them, or choose another --output_dir."
+        )
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON that is the same in every process: keys and sets in order, other objects as their text."""
+    return json.dumps(value, sort_keys=True, default=lambda item: sorted(item) if isinstance(item, set) else str(item))
 
 
 class Round:
@@ -107,11 +114,25 @@ class Round:
         if not damaged:
             return True
         logger.warning("%s: %s of stage %r is missing or altered; doing it again.", self.folder, damaged[0], name)
-        for file in damaged:
-            (self.folder / file).unlink(missing_ok=True)
-        kept = list(stages)[: list(stages).index(name)]
-        self._write({stage: stages[stage] for stage in kept})
+        self._forget(name)
         return False
+
+    def _forget(self, name: str) -> None:
+        """Strike out a stage and all that came of it: every file but those of earlier stages, and the later rounds."""
+        stages = self._manifest()
+        earlier = {stage: stages[stage] for stage in list(stages)[: list(stages).index(name)]}
+        self._write(earlier)
+        kept = {MANIFEST, *(file for known in earlier.values() for file in known["files"])}
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in kept:
+                path.unlink()
+        for number in count(self.number + 1):
+            folder = self.folder.with_name(f"round-{number}")
+            if not folder.exists():
+                break
+            shutil.rmtree(folder)
 
     def _enter(self, name: str, patterns: tuple[str, ...], seconds: float) -> None:
         found = sorted({path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()})
@@ -120,7 +141,7 @@ class Round:
 
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / MANIFEST
-        return json.loads(path.read_text()) if path.exists() else {}
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def _write(self, stages: Mapping[str, Any]) -> None:
         write_whole(self.folder / MANIFEST, json.dumps(stages, indent=1) + "\n")

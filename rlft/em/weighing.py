@@ -114,9 +114,19 @@ def answer_score(
     """
     if log_likelihood_A is None:
         return None
-    if options.length_norm:
-        log_likelihood_A = [value / length for value, length in zip(log_likelihood_A, lengths_A, strict=True)]
-    return combine_aliases(log_likelihood_A, options.aliases)
+    return combine_aliases(_per_answer(log_likelihood_A, lengths_A, options), options.aliases)
+
+
+def scored_alias(log_likelihood_A: Sequence[float], lengths_A: Sequence[int], options: WeightOptions) -> int:
+    """Index of the gold answer that the score comes from: the first, or the likeliest."""
+    values_A = _per_answer(log_likelihood_A, lengths_A, options)
+    return 0 if options.aliases == "first" else values_A.index(max(values_A))
+
+
+def _per_answer(log_likelihood_A: Sequence[float], lengths_A: Sequence[int], options: WeightOptions) -> list[float]:
+    if not options.length_norm:
+        return list(log_likelihood_A)
+    return [value / length for value, length in zip(log_likelihood_A, lengths_A, strict=True)]
 
 
 def weigh(

@@ -1,4 +1,4 @@
-"""The rows of weighted fine-tuning: `{input_ids, labels, weights}`, one label and one weight a token.
+"""The rows of weighted fine-tuning: `{input_ids, labels, weights}`, one label and one weight a token, and `mass`.
 
 Shapes: T tokens of a row, B rows of a batch.
 """
@@ -18,19 +18,30 @@ IGNORED = -100
 
 @dataclass
 class WeightedCollator(SFTCollator):
-    """TRL's collator, and `weights` (B, T) fp32 beside `labels`, 0 on padding."""
+    """TRL's collator, with `weights` (B, T) fp32, 0 on padding, and `mass` (B,) beside `labels`."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Pad and stack rows `{input_ids, labels, weights}`."""
+        """Pad and stack rows `{input_ids, labels, weights}`, with or without `mass`."""
         batch = super().torch_call(examples)
         weights_BT = torch.zeros(batch["labels"].shape)
         for row, example in enumerate(examples):
             weights_BT[row, : len(example["weights"])] = torch.tensor(example["weights"])
-        return batch | {"weights": weights_BT}
+        mass_B = torch.tensor([float(mass_of(example)) for example in examples], dtype=torch.float64)
+        return batch | {"weights": weights_BT, "mass": mass_B}
 
 
-def check_rows(dataset: Any, name: str, max_length: int | None) -> None:
+def mass_of(row: Mapping[str, Any]) -> float:
+    """What a row counts in the normaliser: its `mass`, or else its trained tokens with a weight other than 0."""
+    if row.get("mass") is not None:
+        return float(row["mass"])
+    return float(((np.asarray(row["labels"])[1:] != IGNORED) & (np.asarray(row["weights"])[1:] != 0)).sum())
+
+
+def check_rows(dataset: Any, name: str, max_length: int | None) -> float:
     """Refuse rows that could not be trained on as they are.
+
+    Returns:
+        Mean weight of the rows: sum of |weights| of trained tokens over the sum of masses; 0 if all are 0.
 
     Raises:
         TypeError: if it is not a `datasets.Dataset`.
@@ -42,12 +53,17 @@ def check_rows(dataset: Any, name: str, max_length: int | None) -> None:
     columns = ["input_ids", "labels", "weights"]
     if missing := [column for column in columns if column not in dataset.column_names]:
         raise ValueError(f"{name} lacks {', '.join(missing)}; it has {', '.join(dataset.column_names)}.")
-    for number, row in enumerate(dataset.select_columns(columns).with_format("numpy")):
+    weight = mass = 0.0
+    kept = [*columns, "mass"] if "mass" in dataset.column_names else columns
+    for number, row in enumerate(dataset.select_columns(kept).with_format("numpy")):
         lengths = [len(row[column]) for column in columns]
         if fault := _fault(row, lengths, max_length):
             raise ValueError(
                 f"{name}, row {number} ({lengths[0]} ids, {lengths[1]} labels, {lengths[2]} weights): {fault}"
             )
+        weight += float(np.abs(row["weights"][1:][row["labels"][1:] != IGNORED].astype(np.float64)).sum())
+        mass += mass_of(row)
+    return weight / mass if mass else 0.0
 
 
 def _fault(row: Mapping[str, Any], lengths: list[int], max_length: int | None) -> str | None:
@@ -60,4 +76,6 @@ def _fault(row: Mapping[str, Any], lengths: list[int], max_length: int | None) -
     finite = np.isfinite(row["weights"])
     if not finite.all():
         return f"weight {row['weights'][~finite][0]} is not finite."
+    if not 0 <= row.get("mass", 0.0) < np.inf:
+        return f"mass {row['mass']} must be at least 0, and finite."
     return None

@@ -1,10 +1,13 @@
 """Supervised fine-tuning with a weight per token: the M-step of EXSEARCH (arXiv 2505.20128, eq. 5) and DRO.
 
-    loss = sum_rt w_rt * -log p(token_rt) / sum_rt |w_rt|        r rows, t trained tokens of the *global* batch
+    loss = sum_rt w_rt * -log p(token_rt) / (c * sum_r m_r)      r rows, t trained tokens of the *global* batch
 
-Both sums run over every micro-batch of the accumulation and every process, so the loss does not depend on how the batch
-is cut. TRL's own loss is executed: the weights of a global batch are rescaled to a mean magnitude of 1, multiplied to
-the log-probabilities, and TRL divides by its count of tokens. Weights of 1 thus give plain SFT bit for bit.
+Both sums run over every micro-batch of the accumulation and every process, so the loss does not depend on how the
+batch is cut. m_r is what row r counts: its trained tokens, or its `mass` (1 where its weights are a mean over tokens).
+c is the mean weight, sum |w| / sum m, of the whole training set, not of the batch: a batch of light rows makes a small
+step, as eq. 5 wants, and only ratios of weights matter. TRL's own loss is executed: weights are multiplied to the
+log-probabilities with a factor that turns TRL's division by its count of tokens into the one above. Weights of 1 give
+plain SFT bit for bit.
 
 Shapes: B rows of a micro-batch, T tokens.
 """
@@ -25,8 +28,9 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
     """`trl.SFTTrainer` on rows `{input_ids, labels, weights}`: lists of equal length, one weight a token.
 
     A weight belongs to the token it stands on, as a label; where the label is -100 it is ignored. Weights may be
-    negative; only their ratios within a global batch matter. The evaluation loss is the mean over evaluation batches
-    of each one's weighted mean. DeepSpeed rounds the weights to the precision it trains in.
+    negative; only their ratios matter. A column `mass` says what each row counts in the normaliser. The evaluation loss
+    is the mean over evaluation batches of each one's weighted mean. DeepSpeed rounds the weights to the precision it
+    trains in.
 
     Args:
         model: as for `SFTTrainer`.
@@ -42,7 +46,7 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
     """
 
     args: Any  # an SFTConfig
-    extra_columns = ("weights",)
+    extra_columns = ("weights", "mass")
 
     def __init__(
         self,
@@ -54,7 +58,9 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
     ):
         args = args or SFTConfig(output_dir="weighted-sft")
         _refuse_options(model, args, kwargs)
-        for name, dataset in {"train_dataset": train_dataset, **_named(eval_dataset)}.items():
+        self.rows_to_train: Any = train_dataset
+        self.mean_weight = check_rows(train_dataset, "train_dataset", args.max_length)
+        for name, dataset in _named(eval_dataset).items():
             check_rows(dataset, name, args.max_length)
         super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
         _refuse_set_up(self)
@@ -69,7 +75,7 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of one optimiser step, their weights rescaled to a mean magnitude of 1 over all processes.
+        """The micro-batches of one optimiser step, their weights rescaled by what the global batch counts.
 
         Raises:
             ValueError: if no weight is left to train with.
@@ -78,26 +84,36 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
         if not batches:
             return batches, num_items
         self._silence_repeated(batches[-1])
-        totals_2 = torch.stack([_count_and_mass(batch) for batch in batches]).sum(0)
+        totals_3 = torch.stack([_totals(batch) for batch in batches]).sum(0)
         if self.accelerator.num_processes > 1:
-            totals_2 = self.accelerator.gather(totals_2.to(device)).reshape(-1, 2).sum(0).cpu()
+            totals_3 = self.accelerator.gather(totals_3.to(device)).reshape(-1, 3).sum(0).cpu()
+        tokens, mass, weight = totals_3.tolist()
+        if not weight * mass:
+            raise ValueError(
+                f"the weights of step {self.state.global_step + 1} are all 0 ({tokens:.0f} tokens): there is nothing "
+                "to learn, and a step would still move the model by its momentum. Leave rows of weight 0 out."
+            )
         for batch in batches:
-            _rescale(batch, totals_2, f"step {self.state.global_step + 1}")
+            batch["weights"] = batch["weights"] * (tokens / mass / self.mean_weight)
         return batches, num_items
 
     def _silence_repeated(self, batch: dict[str, Tensor]) -> None:
         """Give weight 0 to the rows that accelerate repeats where an epoch's last batch does not fill every process."""
         state, processes, rows = self.accelerator.gradient_state, self.accelerator.num_processes, len(batch["weights"])
-        left = len(self.train_dataset) % (rows * processes)
+        left = len(self.rows_to_train) % (rows * processes)
         if processes > 1 and left and state.end_of_dataloader and not self.args.dataloader_drop_last:
-            batch["weights"][max(left - rows * self.accelerator.process_index, 0) :] = 0
+            repeated = max(left - rows * self.accelerator.process_index, 0)
+            batch["weights"][repeated:] = 0
+            batch["mass"][repeated:] = 0
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss of weighed log-probabilities."""
         if num_items_in_batch is None:  # evaluation, where a batch stands for itself
-            _rescale(inputs, _count_and_mass(inputs), "an evaluation batch")
+            tokens, _, weight = _totals(inputs).tolist()
+            inputs["weights"] = inputs["weights"] * (tokens / weight if weight else 0.0)
+        inputs.pop("mass")
         weighed = WeighedModel(model, inputs.pop("weights"))
         loss = super().compute_loss(weighed, inputs, return_outputs, num_items_in_batch)
         if not weighed.weighed:
@@ -105,22 +121,13 @@ class WeightedSFTTrainer(ColumnsSFTTrainer):
         return loss
 
 
-def _count_and_mass(batch: Mapping[str, Tensor]) -> Tensor:
-    """(2,) float64 on the CPU: how many tokens of a micro-batch are predicted, and the sum of their |weights|."""
+def _totals(batch: Mapping[str, Tensor]) -> Tensor:
+    """(3,) float64 on the CPU: predicted tokens of a micro-batch, its rows' masses, and the sum of their |weights|."""
     predicted = batch["labels"][:, 1:] != IGNORED
     weights = batch["weights"][:, 1:][predicted].cpu().double()
-    return torch.stack([torch.tensor(float(weights.numel()), dtype=torch.float64), weights.abs().sum()])
-
-
-def _rescale(batch: dict[str, Tensor], totals_2: Tensor, where: str) -> None:
-    """Bring the weights to a mean magnitude of 1 over the predicted tokens that `totals_2` counts."""
-    count, mass = totals_2.tolist()
-    if not mass:
-        raise ValueError(
-            f"the weights of {where} are all 0 ({count:.0f} tokens): there is nothing to learn, and a step would still "
-            "move the model by its momentum. Leave rows of weight 0 out of the dataset."
-        )
-    batch["weights"] = batch["weights"] * (count / mass)
+    return torch.stack(
+        [torch.tensor(float(weights.numel()), dtype=torch.float64), batch["mass"].sum().cpu(), weights.abs().sum()]
+    )
 
 
 def _named(eval_dataset: Any) -> dict[str, Any]:

@@ -74,4 +74,13 @@ def _record(line: bytes, place: str) -> dict[str, Any]:
         raise ValueError(f"{place} is not JSON ({error}); was the file edited by hand?") from error
     if not isinstance(record, dict):
         raise ValueError(f"{place} holds a {type(record).__name__}, not a JSON object; is this a metrics file?")
-    return {key: _NON_FINITE.get(item, item) if isinstance(item, str) else item for key, item in record.items()}
+    return {key: _finite_or_not(item) for key, item in record.items()}
+
+
+def _finite_or_not(value: Any) -> Any:
+    """Strings that stand for non-finite numbers as numbers, in lists and mappings too."""
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, list):
+        return [_finite_or_not(item) for item in value]
+    return {key: _finite_or_not(item) for key, item in value.items()} if isinstance(value, dict) else value

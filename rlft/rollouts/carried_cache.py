@@ -9,11 +9,13 @@ Legend: C columns of a batch's cache, D size of a head, H key-value heads, N tok
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rlft.rollouts.row_cache import RowLayer
 
 
 class Found(NamedTuple):
@@ -53,6 +55,10 @@ class CarriedCache:
         """Sorted: ids, block, start."""
         self._made = 0
 
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._blocks, self._contexts = {}, []
+
     def find(self, prompt: tuple[int, ...]) -> Found:
         """The longest beginning of a prompt that is kept, without the prompt's last token: its logits are wanted."""
         # Of all contexts in order, the two beside the prompt share the most with it.
@@ -61,53 +67,60 @@ class CarriedCache:
         best = max((Found(_shared(ids, prompt), block, start) for ids, block, start in near), default=NOTHING)
         return best._replace(length=min(best.length, len(prompt) - 1))
 
-    def read(self, found: Sequence[Found], layers: Sequence[Any], columns: int) -> None:
+    def read(self, found: Sequence[Found], layers: Sequence[RowLayer], columns: int) -> None:
         """Fill the first columns of an empty cache, so that row r ends with what was found for it.
 
         Args:
-            found: for each row.
-            layers: of the cache, `rlft.rollouts.row_cache.RowLayer`.
+            found: for each row; not nothing for all of them.
+            layers: of the cache.
             columns: how many, C; zeros stand before what was found.
         """
-        rows = np.arange(len(found))
         length_R, block_R, start_R = np.array(found).T
-        some = next(iter(self._blocks.values()))
-        for layer, states in zip(layers, some.layers, strict=True):
+        of_some = self._blocks[block_R[length_R.argmax()]]
+        for layer, states in zip(layers, of_some.layers, strict=True):
             layer.update(*(kept.new_zeros(len(found), kept.size(1), columns, kept.size(2)) for kept in states))
         for number in np.unique(block_R[length_R > 0]):
-            of_block = rows[(block_R == number) & (length_R > 0)]
-            row_N = np.repeat(of_block, length_R[of_block])
-            back_N = np.concatenate([np.arange(-length_R[row], 0) for row in of_block])
-            place_N = torch.from_numpy(row_N * layers[0].columns + columns + back_N)
+            (rows,) = ((block_R == number) & (length_R > 0)).nonzero()
+            row_N = rows.repeat(length_R[rows])
+            back_N = np.concatenate([np.arange(-length, 0) for length in length_R[rows]])
             slot_N = torch.from_numpy((start_R + length_R)[row_N] + back_N)
+            place_N = torch.from_numpy(row_N * layers[0].columns + columns + back_N)
             for layer, states in zip(layers, self._blocks[number].layers, strict=True):
-                for room, kept in zip(layer.room, states, strict=True):
-                    taken_NHD = kept.index_select(0, slot_N.to(kept.device))
-                    room.flatten(0, 1).index_copy_(0, place_N.to(room.device), taken_NHD)
+                for room_RCHD, kept_NHD in zip(layer.room_RCHD, states, strict=True):
+                    taken_NHD = kept_NHD.index_select(0, slot_N.to(layer.device))
+                    room_RCHD.flatten(0, 1).index_copy_(0, place_N.to(layer.device), taken_NHD)
 
-    def keep(self, rows: np.ndarray, layers: Sequence[Any], ids_RC: np.ndarray, mask_RC: np.ndarray) -> None:
-        """Keep the contexts of some rows, as many as there is room for.
+    def keep(self, rows: np.ndarray, layers: Sequence[RowLayer], ids_RC: np.ndarray, mask_RC: np.ndarray) -> None:
+        """Keep the contexts of some rows, as many as there is room for, in place of the oldest.
 
         Args:
             rows: (R,) which of the cache's rows.
-            layers: of the cache, `rlft.rollouts.row_cache.RowLayer`.
+            layers: of the cache.
             ids_RC: their tokens.
-            mask_RC: bool, False in columns that are no tokens of the row.
+            mask_RC: bool, False in columns that hold no token of the row.
         """
         fits = mask_RC.sum(1).cumsum() <= self.tokens
         rows, ids_RC, mask_RC = rows[fits], ids_RC[fits], mask_RC[fits]
         row_N, column_N = mask_RC.nonzero()
-        while self._blocks and len(row_N) + sum(block.tokens for block in self._blocks.values()) > self.tokens:
+        while len(row_N) + self.held > self.tokens:
             del self._blocks[min(self._blocks)]
         place_N = torch.from_numpy(rows[row_N] * layers[0].columns + column_N)
-        packed = [[room.flatten(0, 1).index_select(0, place_N.to(room.device)) for room in layer.room] for layer in layers]
+        packed = [
+            [room_RCHD.flatten(0, 1).index_select(0, place_N.to(layer.device)) for room_RCHD in layer.room_RCHD]
+            for layer in layers
+        ]
         self._blocks[self._made] = _Block(packed, len(row_N))
-        contexts = [entry for entry in self._contexts if entry[1] in self._blocks]
-        starts = mask_RC.sum(1).cumsum() - mask_RC.sum(1)
-        for ids_C, mask_C, start in zip(ids_RC, mask_RC, starts.tolist(), strict=True):
-            contexts.append((tuple(ids_C[mask_C].tolist()), self._made, start))
-        self._contexts = sorted(contexts)
+        length_R = mask_RC.sum(1)
+        starts = (length_R.cumsum() - length_R).tolist()
+        ids = [tuple(ids_C[mask_C].tolist()) for ids_C, mask_C in zip(ids_RC, mask_RC, strict=True)]
+        old = [context for context in self._contexts if context[1] in self._blocks]
+        self._contexts = sorted(old + [(one, self._made, start) for one, start in zip(ids, starts, strict=True)])
         self._made += 1
+
+    @property
+    def held(self) -> int:
+        """Tokens that are kept now."""
+        return sum(block.tokens for block in self._blocks.values())
 
 
 def _shared(left: tuple[int, ...], right: tuple[int, ...]) -> int:

@@ -8,11 +8,12 @@ Legend: A draws that choose, B all draws, R rows of logits, T new tokens, V voca
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from rlft.rollouts.policy import Draw, Sampling
 
@@ -28,7 +29,8 @@ class Chooser:
 
     def __init__(self, draws: Sequence[Draw], sampling: Sampling, device: torch.device) -> None:
         self.temperature = sampling.temperature
-        self.warpers = LogitsProcessorList()
+        # They read no prompts, so none are given.
+        self.warpers: list[Any] = []
         if sampling.top_k:
             self.warpers.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
@@ -59,10 +61,12 @@ class Chooser:
             choice_A1 = logits_RV.argmax(-1, keepdim=True)[rows]
         else:
             scaled_RV = logits_RV / self.temperature
-            # The warpers read no prompts, so none are given.
-            probs_RV = self.warpers(None, scaled_RV).softmax(-1)
-            uniform_B = self.uniform_TB[len(self.ids)]
-            choice_A1 = invert_cdf(probs_RV, uniform_B[torch.from_numpy(draw_A).to(rows.device)], rows)
+            kept_RV = scaled_RV
+            for warper in self.warpers:
+                kept_RV = warper(None, kept_RV)
+            probs_RV = kept_RV.softmax(-1)
+            uniform_A = self.uniform_TB[len(self.ids)][torch.from_numpy(draw_A).to(rows.device)]
+            choice_A1 = invert_cdf(probs_RV, uniform_A, rows)
         logprob_A1 = scaled_RV[rows].gather(1, choice_A1) - scaled_RV.logsumexp(-1, keepdim=True)[rows]
         self.who.append(draw_A)
         self.ids.append(choice_A1[:, 0].cpu().numpy())

@@ -188,7 +188,7 @@ class _Loop:
                 return reason
             self.queries.append(turn.query)
             if not self._show((yield from self._found(turn.query))):
-                return FinishReason.LENGTH
+                return FinishReason.HOPS  # room for the answer is left
 
     def fields(self) -> dict[str, Any]:
         return {

@@ -91,12 +91,13 @@ def read_turn(text: str) -> Turn | None:
     """The actions in a turn of the model: a fact or none, then a query or the end of the search.
 
     Args:
-        text: decoded, without the token that stopped it.
+        text: decoded, without the token that stopped it. What stands before the last `</think>` is not read.
 
     Returns:
         None if there is neither `<QUERY>` nor `<FINAL>`, or the query is empty. `<FINAL>` goes before `<QUERY>`; the
         last query counts, up to the next marker.
     """
+    text = text.rpartition("</think>")[2]
     said = _ACTION.split(text)[1:]
     actions = list(zip(_ACTION.findall(text), (" ".join(part.split()) for part in said), strict=True))
     fact = next((words for action, words in actions if action == FACT), "")

@@ -15,7 +15,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """The model ended it."""
     HOPS = "hops"
-    """The cap on searches was reached; the answer was asked for."""
+    """No further search was possible, by the cap on searches or for want of room; the answer was asked for."""
     REPEAT = "repeat"
     """The model asked a query that it had asked before; the answer was asked for."""
     MALFORMED = "malformed"

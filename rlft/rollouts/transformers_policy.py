@@ -1,7 +1,9 @@
-"""Sampling with `model.generate` in batches, with a random stream of its own for every draw.
+"""Sampling from a causal language model in batches, with a random stream of its own for every draw.
 
-`generate` does the forwards and keeps the cache; which token comes next is decided by `Chooser`, so that a draw gives
-the same in any company, up to the rounding of the forwards.
+A model that keeps keys and values only is called step by step (`row_decoding`): draws of one context share a row, and
+contexts can be carried over from one call to the next. Any other (a recurrent one, a learned prompt) is left to its own
+`generate`. Which token comes next is decided by `Chooser`, so that a draw gives the same in any company, up to the
+rounding of the forwards.
 
 Legend: B draws of a batch, L prompt length after padding.
 """
@@ -25,7 +27,8 @@ from rlft.rollouts.carried_cache import CarriedCache
 from rlft.rollouts.chooser import Chooser
 from rlft.rollouts.drawing import check_draws, generation_of
 from rlft.rollouts.policy import Draw, Generation, Sampling
-from rlft.rollouts.row_decoding import cache_of, continue_together
+from rlft.rollouts.row_cache import keeps_rows, may_have_holes
+from rlft.rollouts.row_decoding import continue_together
 
 
 class TransformersPolicy:
@@ -36,32 +39,39 @@ class TransformersPolicy:
     processes do not wait for each other.
     """
 
-    def __init__(
-        self, model: Any, stop_ids: Set[int], pad_id: int, batch_size: int = 64, keep_tokens: int = 0
-    ) -> None:
+    def __init__(self, model: Any, stop_ids: Set[int], pad_id: int, batch_size: int = 64, keep_tokens: int = 0) -> None:
         """
         Args:
             model: `PreTrainedModel` or `PeftModel`. It is used as it stands at each call, so training shows at once.
             stop_ids: ids that end a continuation.
             pad_id: any id of the vocabulary, to pad prompts with; it may be a stop id.
             batch_size: draws that are continued together.
+            keep_tokens: most tokens whose keys and values are kept from one call to the next, so that a prompt which
+                begins as an earlier one went on, as every turn of a conversation does, is not read again;
+                `CarriedCache` says what memory a token takes. To keep all turns of the trajectories under way takes
+                twice their tokens, at most. A weight that is replaced or changed in place drops all; after another
+                change of what the model computes (a write through `.data`, an adapter switched off) call `forget`. No
+                effect on a model with sliding windows or without `position_ids`.
 
         Raises:
-            ValueError: if `batch_size` is below 1 or `pad_id` is not an id of the vocabulary.
+            ValueError: if `batch_size` is below 1, `keep_tokens` below 0, or `pad_id` is not an id of the vocabulary.
         """
         config = model.config.get_text_config()
         self.vocab_size: int = config.vocab_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
+        if keep_tokens < 0:
+            raise ValueError(f"keep_tokens={keep_tokens}; it must be at least 0, which keeps none.")
         if not isinstance(pad_id, int) or not 0 <= pad_id < self.vocab_size:
             raise ValueError(
                 f"pad_id={pad_id!r}; it must be an id of the model's vocabulary, 0 to {self.vocab_size - 1}. "
                 "A tokenizer without a padding token can lend its end token."
             )
         self.model, self.stop_ids, self.pad_id, self.batch_size = model, frozenset(stop_ids), pad_id, batch_size
-        self._by_rows = cache_of(model, 1, 1) is not None
-        self._carried = CarriedCache(keep_tokens) if keep_tokens else None
+        self._by_rows = keeps_rows(model)
+        self._carried = CarriedCache(keep_tokens) if keep_tokens and may_have_holes(model) else None
+        self._read_by: list[tuple[int, int]] = []
 
     def generate(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
         """One generation per draw, in order.
@@ -72,19 +82,36 @@ class TransformersPolicy:
         """
         check_draws(draws, vocab_size=self.vocab_size, max_length=self.max_length)
         done: dict[int, Generation] = {}
+        self._forget_what_other_weights_read()
         with ready_to_sample(self.model):
             for batch in self._batches(draws):
                 done.update(zip(batch, self._continue([draws[index] for index in batch], sampling), strict=True))
         return [done[index] for index in range(len(draws))]
 
+    def forget(self) -> None:
+        """Let go of all keys and values that are kept."""
+        if self._carried:
+            self._carried.forget()
+
+    def _forget_what_other_weights_read(self) -> None:
+        if self._carried:
+            # Weights that were made in inference mode count no versions, and cannot be changed outside of it.
+            now = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in self.model.parameters()]
+            if now != self._read_by:
+                self.forget()
+            self._read_by = now
+
     def _batches(self, draws: Sequence[Draw]) -> Iterator[list[int]]:
-        """Indices of draws of similar length, so that little is padded, draws of one prompt side by side.
+        """Indices of draws with as much to read, so that little is padded, draws of one prompt side by side.
 
         A batch runs until its last draw has ended, so its longest prompt and its largest cap must fit together.
         """
         batch: list[int] = []
         cap = 0
-        order = [(self._unread(tuple(draw.prompt_ids)), len(draw.prompt_ids), draw.prompt_ids, draw.max_new_tokens, i) for i, draw in enumerate(draws)]
+        prompts = [tuple(draw.prompt_ids) for draw in draws]
+        unread = {prompt: len(prompt) - self._kept(prompt) for prompt in set(prompts)}
+        caps = [draw.max_new_tokens for draw in draws]
+        order = [(unread[prompt], len(prompt), prompt, caps[i], i) for i, prompt in enumerate(prompts)]
         for *_, index in sorted(order):
             cap = max(cap, draws[index].max_new_tokens)
             too_long = self.max_length is not None and len(draws[index].prompt_ids) + cap > self.max_length
@@ -95,8 +122,8 @@ class TransformersPolicy:
         if batch:
             yield batch
 
-    def _unread(self, prompt):
-        return len(prompt) - (self._carried.find(prompt).length if self._carried else 0)
+    def _kept(self, prompt: tuple[int, ...]) -> int:
+        return self._carried.find(prompt).length if self._carried else 0
 
     def _continue(self, draws: Sequence[Draw], sampling: Sampling) -> list[Generation]:
         prompts = [draw.prompt_ids for draw in draws]

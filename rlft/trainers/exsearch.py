@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,26 @@ from trl import SFTConfig
 
 from rlft.em.options import EMOptions
 from rlft.em.rounds import best_round, questions_of, run_rounds
-from rlft.em.stages import Round, claim_identity
+from rlft.em.stages import Round, canonical, claim_identity
 from rlft.retrieval.passage import Retriever
 from rlft.trainers.exsearch_learning import WEIGHT_FILES, SearchLearning
 from rlft.trainers.exsearch_steps import Metrics, SearchSteps
 from rlft.trainers.round_models import RoundModels
-from rlft.trainers.search_checks import check_demonstrations, check_questions
+from rlft.trainers.search_checks import check_demonstrations, check_questions, check_room
 from rlft.trainers.search_options import SearchTrainingOptions
 from rlft.trainers.search_rolls import SearchRolls
 
+OF_TRAINING = (
+    "seed", "data_seed", "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
+    "warmup_steps", "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "neftune_noise_alpha", "bf16", "fp16", "train_sampling_strategy",
+)  # fmt: skip
+"""Settings of the M-step that decide what is learnt."""
 FREE_TO_CHANGE = {
-    "output_dir", "run_name", "logging_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "project",
-    "trackio_space_id", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica",
-    "local_rank", "num_rounds", "patience", "save_strategy", "save_steps", "save_total_limit", "push_to_hub",
-    "hub_token", "hub_model_id", "sampler_batch_size", "sampler_url", "sampler_memory", "score_batch_tokens",
-    "metric_for_best_model", "greater_is_better",
+    "num_rounds", "patience", "sampler_batch_size", "sampler_url", "sampler_memory", "sampler_timeout",
+    "score_batch_tokens",
 }  # fmt: skip
-"""Settings that a run may go on with changed: they change neither what is sampled nor what is learnt."""
+"""Settings of EM and of the search that a run may go on with changed."""
 
 
 @dataclass
@@ -129,11 +132,14 @@ class ExSearchTrainer:
         self.args, self.retriever, self.processing_class = args, retriever, tokenizer
         self.train_dataset, self.eval_dataset, self.warm_up_dataset = train_dataset, eval_dataset, warm_up_dataset
         self.folder = Path(str(args.output_dir))
-        self.models = RoundModels(model, peft_config, model_init_kwargs or {}, args.device)
+        given: Any = args.model_init_kwargs or {}
+        loading = {**given, **(model_init_kwargs or {})}
+        self.models = RoundModels(model, peft_config, loading, args.device)
         self.steps = SearchSteps(SearchRolls(args, tokenizer, retriever, self.models), metrics)
         self.learning = SearchLearning(self.steps, callbacks or [])
-        check_questions(train_dataset, self.steps)
-        check_questions(eval_dataset, self.steps)
+        check_room(self.models.config(), args)
+        check_questions(train_dataset, self.steps, "train_dataset")
+        check_questions(eval_dataset, self.steps, "eval_dataset")
         check_demonstrations(warm_up_dataset or [], self.steps)
         self.history: list[dict[str, float]] = []
         self.on_round = on_round
@@ -141,7 +147,13 @@ class ExSearchTrainer:
 
     @property
     def best(self) -> int:
-        """Number of the best round that is done."""
+        """Number of the best round that is done.
+
+        Raises:
+            ValueError: if none is.
+        """
+        if not self.history:
+            raise ValueError("no round is done yet; call train() first.")
         return best_round(self.history, str(self.args.metric_for_best_model), self.args.greater_is_better is not False)
 
     def claim_folder(self) -> None:
@@ -169,7 +181,8 @@ class ExSearchTrainer:
             rlft.trainers.exsearch_learning.NothingToLearn: if every question of a round was dropped.
         """
         self.claim_folder()
-        self.history = run_rounds(
+        self.history = []
+        run_rounds(
             self._round,
             rounds=self.args.num_rounds,
             patience=self.args.patience,
@@ -190,8 +203,10 @@ class ExSearchTrainer:
             current.stage("sample", lambda: steps.sample(current, before, rows), "trajectories-*")
             current.stage("score", lambda: steps.score(current, before, rows), "scores-*")
             current.stage("weigh", lambda: steps.weigh(current, rows), "weights.jsonl", "weights.json")
-            current.stage("learn", lambda: learning.learn(current, origin, rows), *WEIGHT_FILES, "learn.json")
+            current.stage("gather", lambda: learning.gather(current, rows), "rows.arrow", "rows.json")
+            current.stage("learn", lambda: learning.learn(current, origin), *WEIGHT_FILES, "learn.json")
         metrics = {**self._validate(current, "dev", self.eval_dataset), "round": number}
+        self.history.append(metrics)
         if self.on_round and PartialState().is_main_process:
             self.on_round(number, metrics)
         return metrics
@@ -206,11 +221,18 @@ class ExSearchTrainer:
 
         Args:
             eval_dataset: rows as for training.
-            name: of the evaluation; a second call with the same name gives what the first one found.
+            name: of the evaluation; a second call with the same rows gives what the first one found.
             round: which; None is the best.
+
+        Raises:
+            ValueError: for questions that cannot be used, or a round that was not done.
         """
-        check_questions(eval_dataset, self.steps)
-        return self._validate(Round(self.folder, self.best if round is None else round), name, eval_dataset)
+        check_questions(eval_dataset, self.steps, "eval_dataset")
+        number = self.best if round is None else round
+        if not (self.folder / f"round-{number}").is_dir():
+            raise ValueError(f"{self.folder} has no round {number}; train first, or name a round that was done.")
+        name = f"{name}-{fingerprint(list(eval_dataset))[:8]}"
+        return self._validate(Round(self.folder, number), name, eval_dataset)
 
     def best_model(self) -> nn.Module:
         """The model of the best round, loaded from its folder."""
@@ -229,12 +251,15 @@ class ExSearchTrainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a run to go on."""
-        settings = {name: value for name, value in self.args.to_dict().items() if name not in FREE_TO_CHANGE}
-        lora = self.models.peft_config.to_dict() if self.models.peft_config else None
+        args = self.args
+        own = [option.name for options in (EMOptions, SearchTrainingOptions) for option in fields(options)]
+        names = [*OF_TRAINING, *(name for name in own if name not in FREE_TO_CHANGE)]
+        settings = args.to_dict()
         rows = {"train": self.train_dataset, "dev": self.eval_dataset, "warm_up": self.warm_up_dataset}
         return {
-            **settings,
-            "lora": lora,
+            **{name: settings[name] for name in names if name in settings},
+            "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "lora": self.models.peft_config.to_dict() if self.models.peft_config else None,
             "model": self.models.fingerprint(),
             "tokenizer": fingerprint([self.processing_class.get_vocab(), self.processing_class.chat_template]),
             "retriever": self.retriever.name,
@@ -243,6 +268,5 @@ class ExSearchTrainer:
 
 
 def fingerprint(content: Any) -> str:
-    """Digest of anything JSON can write."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """Digest of anything, the same in every process."""
+    return hashlib.blake2b(canonical(content).encode(), digest_size=16).hexdigest()

@@ -25,7 +25,7 @@ from rlft.record.folder import write_whole
 from rlft.record.jsonl import read_jsonl, to_json
 from rlft.rollouts.policy import GREEDY
 from rlft.rollouts.trajectory import FinishReason, Trajectory
-from rlft.trainers.search_rolls import Row, Sampled, SearchRolls
+from rlft.trainers.search_rolls import Row, Sampled, SearchRolls, same_questions
 
 SAMPLED = "trajectories"
 Metrics = Callable[[Row, Trajectory], Mapping[str, float]]
@@ -119,7 +119,9 @@ class SearchSteps:
     def scored(self, current: Round, rows: Sequence[Row]) -> Iterator[tuple[Row, list[Trajectory], list[Any]]]:
         """Every question with its trajectories and their log-likelihoods (K lists of A, None where unscored)."""
         for number, shard in self.rolls.all(rows):
-            scores = read_jsonl(current.folder / f"scores-{number:05d}.jsonl")
+            path = current.folder / f"scores-{number:05d}.jsonl"
+            scores = read_jsonl(path)
+            same_questions(path, [row["id"] for row in shard], [line["id"] for line in scores])
             sampled = self.rolls.read(current.folder, SAMPLED, (number, shard))
             for (row, trajectories), line in zip(sampled, scores, strict=True):
                 yield row, trajectories, line["logliks"]

@@ -1,15 +1,18 @@
 """The model of a round, on disk and in memory: a LoRA adapter on an unchanged base, or all parameters."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlft.em.stages import digest
+from rlft.em.stages import canonical, digest
 
 
 class RoundModels:
@@ -47,15 +50,35 @@ class RoundModels:
             return self._base(str(folder)).eval()
         return PeftModel.from_pretrained(self._base(self.base), str(folder), is_trainable=True).eval()
 
+    def config(self) -> Any:
+        """Configuration of the base."""
+        named = {name: self.init_kwargs[name] for name in ("revision", "trust_remote_code") if name in self.init_kwargs}
+        return AutoConfig.from_pretrained(self.base, **named)
+
     def fingerprint(self) -> str:
-        """Of the base: its Hub commit, or the digest of its weight files."""
-        folder = Path(self.base)
+        """Of the base: its Hub commit, or the digest of its weights and configuration; and how it is loaded."""
+        folder, how = Path(self.base), canonical(self.init_kwargs)
         if not folder.is_dir():
-            return f"{self.base}@{self.init_kwargs.get('revision', 'main')}"
-        files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
-        return hashlib.blake2b("".join(map(str, map(digest, files))).encode(), digest_size=16).hexdigest()
+            return f"{self.base}@{getattr(self.config(), '_commit_hash', None)} {how}"
+        files = sorted(file for pattern in ("*.safetensors", "*.bin", "config.json") for file in folder.glob(pattern))
+        return hashlib.blake2b("".join(map(str, map(digest, files))).encode(), digest_size=16).hexdigest() + how
 
     def _base(self, path: str) -> Any:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
+        with _whole_in_every_process():
+            model: Any = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
         quantised = getattr(model, "is_quantized", False)
         return model if self.device is None or quantised else model.to(self.device)
+
+
+@contextmanager
+def _whole_in_every_process() -> Iterator[None]:
+    """Keep FSDP from loading weights in the main process alone: every process samples with a whole model."""
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -10,25 +10,48 @@ from rlft.rollouts.search import question_of
 from rlft.trainers.exsearch_steps import SearchSteps
 
 
-def check_questions(rows: Dataset, steps: SearchSteps) -> None:
+def check_room(config: Any, args: Any) -> None:
+    """Refuse trajectories that could be longer than the model's positions.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and args.max_tokens > positions:
+        raise ValueError(
+            f"max_tokens={args.max_tokens} is above the model's {positions} positions; lower --max_tokens to them."
+        )
+
+
+def check_questions(rows: Dataset, steps: SearchSteps, name: str) -> None:
     """Refuse questions that no trajectory could be scored on.
 
     Raises:
         ValueError: naming the first bad row and the number of them.
     """
-    bad = []
-    seen: set[str] = set()
+    if not len(rows):
+        raise ValueError(f"{name} has no questions.")
+    bad, seen = [], set()
     for row in rows:
         try:
-            question_of(row)
-            steps.answers(row)
+            _check_question(row, steps)
             if str(row["id"]) in seen:
                 raise ValueError("its id stands twice.")
         except (ValueError, KeyError) as error:
             bad.append(f"{row.get('id')!r}: {error}")
         seen.add(str(row.get("id")))
     if bad:
-        raise ValueError(f"{len(bad)} of {len(rows)} questions cannot be used; the first, {bad[0]}")
+        raise ValueError(f"{len(bad)} of {len(rows)} questions of {name} cannot be used; the first, {bad[0]}")
+
+
+def _check_question(row: Any, steps: SearchSteps) -> None:
+    question_of(row)
+    longest = max(map(len, steps.answers(row)))
+    if longest > steps.args.max_answer_tokens:
+        raise ValueError(
+            f"an answer has {longest} tokens, above max_answer_tokens={steps.args.max_answer_tokens}: raise that, or "
+            "leave the question out."
+        )
 
 
 def check_demonstrations(rows: Iterable[Any], steps: SearchSteps) -> None:

@@ -1,5 +1,6 @@
 """The knobs of EXSEARCH beside those of EM, as the part of `ExSearchConfig` that imports no torch."""
 
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -27,6 +28,8 @@ class SearchTrainingOptions:
     instruction: str | None = option(None, "Text of the first turn, with {question}; None is the built-in one.")
     passage_format: str | None = option(None, "How a passage is shown, with {n}, {title}, {text}; None: built in.")
     answer_request: str | None = option(None, "Asks for the answer, with {question}; None is the built-in one.")
+
+    chat_template_kwargs: str | None = option(None, 'Settings of the chat template, as {"enable_thinking": false}.')
 
     temperature: float = option(1.0, "Sampling temperature; 1 with top_p 1 draws from the model itself, as EM needs.")
     top_p: float = option(1.0, "Nucleus sampling; below 1 the weights are no longer those of eq. 3.")
@@ -63,6 +66,11 @@ class SearchTrainingOptions:
             )
         if self.sampler_url is not None:
             server_root(self.sampler_url)
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature={self.temperature} would sample the same search K times; it must be above 0."
+            )
+        self.template_settings()
         self.search_options()
         sampling = self.sampling()
         if self.sampler != "transformers":
@@ -94,6 +102,21 @@ class SearchTrainingOptions:
                 f"sampler='server' and {', '.join(other)}, which vLLM's server does not load; leave it out, or sample "
                 "with --sampler vllm."
             )
+
+    def template_settings(self) -> dict[str, Any]:
+        """Settings of the chat template.
+
+        Raises:
+            ValueError: if they are no JSON object.
+        """
+        given = self.chat_template_kwargs or "{}"
+        try:
+            settings = json.loads(given) if isinstance(given, str) else dict(given)
+        except ValueError as error:
+            raise ValueError(f"chat_template_kwargs={given!r} is not JSON: {error}.") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f'chat_template_kwargs={given!r} must be a JSON object, as {{"enable_thinking": false}}.')
+        return settings
 
     def search_options(self) -> SearchOptions:
         """What a search looks like.

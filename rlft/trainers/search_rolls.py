@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class SearchRolls:
 
     def __init__(self, args: Any, tokenizer: Any, retriever: Retriever, models: RoundModels):
         self.args, self.tokenizer, self.retriever, self.models = args, tokenizer, retriever, models
-        self.frame = ChatFrame(tokenizer, markers=MARKERS)
+        self.frame = ChatFrame(tokenizer, MARKERS, args.template_settings())
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.samplers = Samplers(args, tokenizer, self.frame.stop_ids, self.pad_id)
         self._state = PartialState()
@@ -78,19 +79,27 @@ class SearchRolls:
             seed=self.args.seed,
             round=draw,
         )
+        self.samplers.start(origin, self.model)
         for number, shard in self.mine(rows, f"round {current.number}: {name}"):
             path = current.folder / f"{name}-{number:05d}.jsonl.gz"
             if not path.exists():
                 policy = self.samplers.policy(origin, self.model)
-                trajectories = rollout(shard, policy, sampling)
+                asked = [{"id": row["id"], "question": row["question"]} for row in shard]  # no column is an order
                 keys = [{"id": row["id"], "sample": sample} for row in shard for sample in range(samples)]
-                write_shard(path, zip(keys, trajectories, strict=True))
+                write_shard(path, zip(keys, rollout(asked, policy, sampling), strict=True))
+        self.samplers.forget()
 
     def read(self, folder: Path, name: str, shard: Shard) -> Sampled:
-        """A shard's questions with their trajectories."""
+        """A shard's questions with their trajectories.
+
+        Raises:
+            ValueError: if the file is of other questions.
+        """
         number, rows = shard
-        pairs = read_shard(folder / f"{name}-{number:05d}.jsonl.gz")
+        path = folder / f"{name}-{number:05d}.jsonl.gz"
+        pairs = read_shard(path)
         samples = len(pairs) // len(rows)
+        same_questions(path, [row["id"] for row in rows for _ in range(samples)], [key["id"] for key, _ in pairs])
         groups = [pairs[start : start + samples] for start in range(0, len(pairs), samples)]
         return [(row, [trajectory for _, trajectory in group]) for row, group in zip(rows, groups, strict=True)]
 
@@ -119,3 +128,18 @@ class SearchRolls:
         self._loaded = None
         self.samplers.forget()
         gc.collect()
+
+
+def same_questions(path: Path, wanted: Sequence[object], found: Sequence[object]) -> None:
+    """Refuse a file of other questions, or of the same in another order.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    if list(wanted) != list(found):
+        pairs = zip_longest(wanted, found)
+        place, (here, there) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(
+            f"{path} is of other questions: entry {place} is of {there!r}, not of {here!r}. Delete it, so that it is "
+            "made again."
+        )

@@ -63,13 +63,27 @@ def state_of(trainer: Any) -> dict[str, Tensor]:
     return {name: w.detach().clone() for name, w in unwrapped.named_parameters() if w.requires_grad}
 
 
-def hand_loss(model: torch.nn.Module, batch: list[dict[str, list[Any]]]) -> Tensor:
-    """sum w * nll / sum |w| over the predicted tokens of whole rows, one row at a time."""
-    total, mass = torch.zeros(()), 0.0
+def hand_loss(
+    model: torch.nn.Module, batch: list[dict[str, Any]], everything: list[dict[str, Any]] | None = None
+) -> Tensor:
+    """sum w * nll / (c * sum m) over the predicted tokens of whole rows, one row at a time.
+
+    m is a row's mass, or the count of its trained tokens; c the mean weight of `everything`, by default of the batch.
+    """
+    total = torch.zeros(())
     for row in batch:
         log_probs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-        for t in range(1, len(row["input_ids"])):
-            if row["labels"][t] != -100:
-                total = total - row["weights"][t] * log_probs[t - 1, row["labels"][t]]
-                mass += abs(row["weights"][t])
-    return total / mass
+        for t in trained_places(row):
+            total = total - row["weights"][t] * log_probs[t - 1, row["labels"][t]]
+    known = everything or batch
+    weight = sum(abs(row["weights"][t]) for row in known for t in trained_places(row))
+    mean_weight = weight / sum(mass(row) for row in known)
+    return total / (mean_weight * sum(mass(row) for row in batch))
+
+
+def trained_places(row: dict[str, Any]) -> list[int]:
+    return [t for t in range(1, len(row["input_ids"])) if row["labels"][t] != -100]
+
+
+def mass(row: dict[str, Any]) -> float:
+    return row.get("mass", len([t for t in trained_places(row) if row["weights"][t] != 0]))

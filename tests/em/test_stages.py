@@ -44,9 +44,13 @@ def test_a_damaged_stage_and_those_after_it_are_done_again(
     works: tuple[Round, dict[str, Work]], fault: str, tmp_path: Path
 ) -> None:
     go(*works)
+    (tmp_path / "round-2").mkdir()
+    (tmp_path / "round-1/shard-of-an-unfinished-stage").touch()
     path = tmp_path / "round-1/score.txt"
     path.unlink() if fault == "gone" else path.write_text("other" if fault == "altered" else "")
     assert go(*works) == [1, 2, 2]
+    assert not (tmp_path / "round-2").exists()
+    assert not (tmp_path / "round-1/shard-of-an-unfinished-stage").exists()
     assert path.read_text() == "score"
 
 
@@ -64,8 +68,9 @@ def test_a_stage_that_fails_is_not_entered(works: tuple[Round, dict[str, Work]],
 
 
 def test_the_same_run_may_go_on(tmp_path: Path) -> None:
-    claim_identity(tmp_path, {"seed": 1, "model": "abc", "path": tmp_path})
-    claim_identity(tmp_path, {"seed": 1, "model": "abc", "path": tmp_path})
+    """Sets have no order, and their text has another one in every process."""
+    for modules in ("q_proj", "v_proj", "up_proj"), ("up_proj", "v_proj", "q_proj"):
+        claim_identity(tmp_path, {"seed": 1, "path": tmp_path, "targets": set(modules)})
 
 
 def test_another_run_is_refused_with_the_differences(tmp_path: Path) -> None:

@@ -63,14 +63,17 @@ def test_weights_of_one_are_plain_sft_bit_for_bit(tmp_path: Path, lora: bool, ac
     assert largest_gap(state_of(weighted), state_of(plain)) == 0
 
 
-def test_loss_is_the_one_computed_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mass", [False, True])
+def test_loss_is_the_one_computed_by_hand(tmp_path: Path, mass: bool) -> None:
     """Random weights of either sign; the last step has half a batch, and accumulation 2 cuts each in two."""
     made = make_rows(count=20)
+    if mass:
+        made = [row | {"mass": 0.5 + number % 3} for number, row in enumerate(made)]
     changes = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "num_train_epochs": 1}
     trainer = trained(tmp_path, Dataset.from_list(made), max_steps=-1, max_grad_norm=0.0, **changes, **IN_ORDER)
     by_hand, losses = model(), []
     for batch in (made[:8], made[8:16], made[16:]):
-        loss = hand_loss(by_hand, batch)
+        loss = hand_loss(by_hand, batch, made)
         gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
         losses.append(loss.item())
         with torch.no_grad():
@@ -124,6 +127,17 @@ def test_weight_zero_has_no_influence(tmp_path: Path) -> None:
     ]
     assert largest_gap(state_of(runs[0]), state_of(runs[1])) < 1e-6
     assert largest_gap(state_of(runs[0]), state_of(runs[2])) < 1e-6
+
+
+def test_a_light_row_makes_a_small_step_even_on_its_own(tmp_path: Path) -> None:
+    """Batches of one row: the loss of each is its weight over the mean weight, times the mean of its tokens' nll."""
+    (row,) = make_rows(count=1)
+    trained_tokens = sum(label != -100 for label in row["labels"][1:])
+    heavy, light = ([w / trained_tokens] * len(row["input_ids"]) for w in (0.9, 0.1))
+    made = [row | {"weights": weights, "mass": 1.0} for weights in (heavy, light)]
+    changes = {"per_device_train_batch_size": 1, "max_steps": 2, "learning_rate": 0.0}
+    losses = logged(trained(tmp_path, Dataset.from_list(made), **changes, **IN_ORDER), "loss")
+    assert losses[0][0] / losses[1][0] == pytest.approx(9, rel=1e-4)
 
 
 def test_scale_of_all_weights_does_not_matter(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -64,12 +65,30 @@ def same(left: list[Generation], right: list[Generation]) -> bool:
     return [(g.ids, g.stopped) for g in left] == [(g.ids, g.stopped) for g in right]
 
 
+@contextmanager
+def fed_to(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """The shapes (rows, columns) that are fed."""
+    fed: list[tuple[int, int]] = []
+    handle = model.get_input_embeddings().register_forward_hook(lambda _, args, out: fed.append(tuple(args[0].shape)))
+    yield fed
+    handle.remove()
+
+
+def sliding_model() -> Qwen3ForCausalLM:
+    window = {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    plain = tiny_model(TOKENIZER, hidden=32, layers=2)
+    return Qwen3ForCausalLM(Qwen3Config.from_dict({**plain.config.to_dict(), **window}))
+
+
 def test_inverse_cdf_matches_a_search_by_hand() -> None:
     probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]])
     at = {0.0: 1, 0.2499: 1, 0.25: 3, 0.7499: 3, 0.75: 4, 1 - 2**-53: 4}
+    row = torch.tensor([0])
     for uniform, token in at.items():
-        assert invert_cdf(probs, torch.tensor([uniform], dtype=torch.float64)).item() == token
-    assert invert_cdf(probs, torch.tensor([1.0], dtype=torch.float32)).item() == 4
+        assert invert_cdf(probs, torch.tensor([uniform], dtype=torch.float64), row).item() == token
+    assert invert_cdf(probs, torch.tensor([1.0], dtype=torch.float32), row).item() == 4
+    two = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    assert invert_cdf(two, torch.tensor([0.7, 0.7, 0.2]), torch.tensor([1, 0, 1])).tolist() == [[1], [0], [0]]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(0.8, top_p=0.6, top_k=9)])
@@ -154,18 +173,25 @@ def test_same_prompt_other_seed_other_text(model: Qwen3ForCausalLM) -> None:
 
 
 @pytest.mark.parametrize("sliding", [False, True])
-def test_a_prompt_that_several_draws_share_is_read_once(sliding: bool) -> None:
-    model = tiny_model(TOKENIZER, hidden=32, layers=2)
-    if sliding:
-        window = {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention"] * 2}
-        config = Qwen3Config.from_dict({**model.config.to_dict(), **window})
-        model = Qwen3ForCausalLM(config)
+def test_a_context_that_several_draws_share_is_read_once(sliding: bool) -> None:
+    model = sliding_model() if sliding else tiny_model(TOKENIZER, hidden=32, layers=2)
     draws = [Draw(prompt, seed, 14) for prompt in ([9], [5, 6, 7], [8, 7] * 11) for seed in range(8)]
-    fed: list[tuple[int, int]] = []
-    handle = model.get_input_embeddings().register_forward_hook(lambda _, args, out: fed.append(tuple(args[0].shape)))
-    together = TransformersPolicy(model, STOPS, PAD).generate(draws, Sampling())
-    handle.remove()
-    assert fed[:3] == [(3, 21), (24, 1), (24, 1)]
+    with fed_to(model) as fed:
+        together = TransformersPolicy(model, STOPS, PAD).generate(draws, Sampling())
+    contexts = [
+        len(
+            {
+                (*draw.prompt_ids, *got.ids[:step])
+                for draw, got in zip(draws, together, strict=True)
+                if len(got.ids) > step
+            }
+        )
+        for step in range(max(len(got.ids) for got in together))
+    ]
+    assert fed[0] == (3, 22)
+    for (rows, columns), live in zip(fed[1:], contexts[1:], strict=True):
+        assert columns == 1
+        assert live <= rows <= 2 * live
     assert same(together, TransformersPolicy(model, STOPS, PAD, batch_size=1).generate(draws, Sampling()))
     for draw, got in zip(draws, together, strict=True):
         assert got.logprobs == pytest.approx(teacher_forced(model, draw, got.ids, 1.0), abs=1e-4)
@@ -203,5 +229,7 @@ def test_a_bad_draw_is_refused_before_anything_is_sampled(model: Qwen3ForCausalL
 def test_bad_settings_are_refused(model: Qwen3ForCausalLM) -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
         TransformersPolicy(model, {END}, PAD, batch_size=0)
+    with pytest.raises(ValueError, match="keep_tokens=-1"):
+        TransformersPolicy(model, {END}, PAD, keep_tokens=-1)
     with pytest.raises(ValueError, match="pad_id=None.*end token"):
         TransformersPolicy(model, {END}, None)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-from rlft.em.rows import IGNORED
+from rlft.em.rounds import NothingToLearn
+from rlft.em.rows import IGNORED, read_rows
 from rlft.em.stages import AnotherRun, Round
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.rollouts.trajectory import FinishReason
 from rlft.tiny.searcher import demonstrations
-from rlft.trainers.exsearch_learning import NothingToLearn, SearchLearning
+from rlft.trainers.exsearch_learning import SearchLearning
 from rlft.trainers.exsearch_steps import SearchSteps
 from rlft.trainers.search_rolls import SearchRolls
 from tests.trainers.search_runs import TASK, config, trainer
@@ -47,7 +49,7 @@ def outcome(folder: Path) -> tuple[str, bytes, str]:
 
 def test_a_round_leaves_its_stages(run: Path) -> None:
     manifest = json.loads((run / "round-1/manifest.json").read_text())
-    assert list(manifest) == ["sample", "score", "weigh", "learn", "validate dev"]
+    assert list(manifest) == ["sample", "score", "weigh", "gather", "learn", "validate dev"]
     assert len(manifest["sample"]["files"]) == len(manifest["score"]["files"]) == 3
     weights = read_jsonl(run / "round-1/weights.jsonl")
     assert len(weights) == 12
@@ -83,8 +85,9 @@ def test_only_what_the_model_writes_is_trained_on(run: Path) -> None:
     steps = learning(run)
     tokenizer = steps.rolls.tokenizer
     passages = {passage["text"] for passage in TASK.passages()}
-    made, counts = steps.weighted_rows(Round(run, 1), chosen(run))
-    assert len(made) == counts["trained on"] > 0
+    counts = Counter[str]()
+    made = list(steps.weighted_rows(Round(run, 1), chosen(run), counts))
+    assert len(made) == counts["trained on"] == len(read_rows(run / "round-1/rows.arrow")) > 0
     for row in made:
         pieces, piece = [], []
         for token, label, weight in zip(row["input_ids"], row["labels"], row["weights"], strict=True):
@@ -106,7 +109,7 @@ def test_only_what_the_model_writes_is_trained_on(run: Path) -> None:
 def test_every_trained_row_ends_with_a_gold_answer(run: Path) -> None:
     steps = learning(run)
     golds = {tuple(ids) for row in chosen(run) for ids in steps.steps.answers(row)}
-    for row in steps.weighted_rows(Round(run, 1), chosen(run))[0]:
+    for row in steps.weighted_rows(Round(run, 1), chosen(run), Counter()):
         assert any(tuple(row["input_ids"][-len(gold) :]) == gold for gold in golds)
 
 
@@ -152,6 +155,48 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert {path: path.stat().st_mtime_ns for path in done} == done, "finished shards are not made again"
 
 
+def test_a_shard_of_other_questions_is_refused(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(run, folder)
+    (folder / "round-1/manifest.json").unlink()
+    first, second = (folder / f"round-1/trajectories-0000{number}.jsonl.gz" for number in (0, 1))
+    shutil.copyfile(second, first)
+    with pytest.raises(ValueError, match="trajectories-00000.jsonl.gz is of other questions: entry 0"):
+        trainer(folder).train()
+
+
+@pytest.mark.parametrize("spelling", ["NaN", "-Infinity"])
+def test_a_score_that_is_no_number_takes_no_part(run: Path, tmp_path: Path, spelling: str) -> None:
+    folder = tmp_path / "nan"
+    shutil.copytree(run, folder)
+    manifest = json.loads((folder / "round-1/manifest.json").read_text())
+    (folder / "round-1/manifest.json").write_text(json.dumps({name: manifest[name] for name in ("sample",)}))
+    path = folder / "round-1/scores-00000.jsonl"
+    lines = path.read_text().splitlines()
+    broken = json.loads(lines[0])
+    broken["logliks"] = [[spelling] * len(aliases) for aliases in broken["logliks"]]
+    path.write_text("\n".join([json.dumps(broken), *lines[1:]]) + "\n")
+    trainer(folder).train()
+    dropped = read_jsonl(folder / "round-1/weights.jsonl")[0]["dropped"]
+    assert dropped == ("unscored" if spelling == "NaN" else "zero_likelihood")
+
+
+def test_a_later_round_with_nothing_to_learn_ends_the_rounds(tmp_path: Path) -> None:
+    ended = trainer(tmp_path, num_rounds=3, patience=0)
+    original = SearchLearning.gather
+
+    def gather(self: Any, current: Round, rows: Any) -> None:
+        if current.number == 2:
+            raise NothingToLearn("nothing")
+        original(self, current, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SearchLearning, "gather", gather)
+        assert len(ended.train()) == 2
+    ended.save_model()
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+
+
 def test_another_configuration_may_not_go_on(run: Path) -> None:
     with pytest.raises(AnotherRun, match="num_generations was 4, is 6"):
         trainer(run, num_generations=6).train()
@@ -167,8 +212,11 @@ def test_more_rounds_may_go_on(run: Path, tmp_path: Path) -> None:
     assert outcome(folder) == outcome(run)
 
 
-def test_trajectories_cut_before_their_answer_are_refused_and_counted(tmp_path: Path) -> None:
-    short = trainer(tmp_path, max_tokens=80)
+def test_trajectories_without_an_answer_turn_are_refused_and_counted(tmp_path: Path) -> None:
+    rows = TASK.rows(24, 1, "train")
+    for row in rows[::2]:
+        row["question"] = row["question"] + " where" * 40
+    short = trainer(tmp_path, rows=rows, max_tokens=80)
     short.train()
     shards = [read_shard(path) for path in sorted((tmp_path / "round-1").glob("trajectories-*"))]
     cut = [trajectory.finish is FinishReason.LENGTH for shard in shards for _, trajectory in shard]
@@ -177,8 +225,13 @@ def test_trajectories_cut_before_their_answer_are_refused_and_counted(tmp_path: 
     assert [loglik is None for line in scores for loglik in line["logliks"]] == cut
     weights = json.loads((tmp_path / "round-1/weights.json").read_text())
     assert weights["refused/cut before its answer"] == weights["unscored"] == sum(cut)
-    lines = [line for line in read_jsonl(tmp_path / "round-1/weights.jsonl") if not line["dropped"]]
-    assert all(w == 0 for line in lines for w, s in zip(line["weights_K"], line["scores_K"], strict=True) if s is None)
+    assert {line["dropped"] for line in read_jsonl(tmp_path / "round-1/weights.jsonl")} >= {"unscored", None}
+
+
+def test_no_row_is_longer_than_the_cap(run: Path, tmp_path: Path) -> None:
+    trainer(tmp_path, max_tokens=80).train()
+    lengths = {len(row["input_ids"]) for row in read_rows(tmp_path / "round-1/rows.arrow")}
+    assert max(lengths) <= 80 < max(len(row["input_ids"]) for row in read_rows(run / "round-1/rows.arrow"))
 
 
 def test_a_round_without_a_useful_question_says_so(tmp_path: Path) -> None:
@@ -204,8 +257,8 @@ def test_rejection_trains_on_right_answers_only(tmp_path: Path) -> None:
 def test_a_selection_rides_on_the_weight_of_its_trajectory(tmp_path: Path) -> None:
     settled = trainer(tmp_path, select=True, retrieved=5, passages=2)
     settled.train()
-    made, counts = settled.learning.weighted_rows(Round(tmp_path, 1), chosen(tmp_path))
-    assert len(made) > counts["trained on"]
+    counts = json.loads((tmp_path / "round-1/rows.json").read_text())
+    assert counts["rows"] > counts["trained on"]
 
 
 def test_demonstrations_are_learnt_before_round_one(tmp_path: Path) -> None:
@@ -237,7 +290,7 @@ def test_questions_that_cannot_be_scored_are_refused_before_a_model_is_loaded(
     row: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     rows = [{**each, "id": "same" if "id" in row else each["id"]} | row for each in TASK.rows(4, 1, "train")]
-    with pytest.raises(ValueError, match=f"of 4 questions cannot be used.*{message}"):
+    with pytest.raises(ValueError, match=f"of 4 questions of train_dataset cannot be used.*{message}"):
         trainer(tmp_path, rows=rows)
 
 
