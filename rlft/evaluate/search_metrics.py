@@ -77,7 +77,7 @@ def _ended(*reasons: FinishReason) -> Metric:
 
 def _retrieval_recall(row: Row, trajectory: Trajectory) -> float | None:
     ids, titles = trajectory.fields.get("passage_ids"), trajectory.fields.get("passage_titles")
-    if row.get("hops") and ids is not None:
+    if isinstance(row.get("hops"), list) and row["hops"] and ids is not None:  # 2Wiki and others count hops so
         return _share({hop["passage_id"] for hop in row["hops"]}, {name for names in ids for name in names})
     if row.get("gold_titles") and titles is not None:
         return _share(set(map(_title, row["gold_titles"])), {_title(name) for names in titles for name in names})

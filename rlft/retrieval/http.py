@@ -65,7 +65,7 @@ class HTTPRetriever:
         # A cluster's proxy knows nothing of a server on this machine.
         local = urllib.parse.urlsplit(self._url).hostname in ("127.0.0.1", "localhost", "::1")
         self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
-        self.name = f"http({self._url}{', ' + corpus if corpus else ''})"
+        self.name = f"http({api}, {corpus or self._url})"  # a named corpus is the same on whatever machine
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """At most `k` passages for each query, in the server's order; none for a blank query, which is not sent.

@@ -186,6 +186,7 @@ def test_names_tell_servers_and_corpora_apart() -> None:
     }
     assert len(names) == 4
     assert HTTPRetriever("http://h:1").name == HTTPRetriever("http://h:1/retrieve/").name
+    assert HTTPRetriever("http://h:1", corpus="wiki-18").name == HTTPRetriever("http://other:2", corpus="wiki-18").name
 
 
 @pytest.mark.parametrize(
