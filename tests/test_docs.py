@@ -10,7 +10,8 @@ from rlft.credit import Group, checked_weights, load_credit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCE = "\n".join(path.read_text() for path in (ROOT / "rlft").rglob("*.py"))
+CODE_TABLE = "| paper | code |"
+METHODS = [page for page in PAGES if CODE_TABLE in page.read_text()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -26,12 +27,28 @@ def test_commands_name_files_that_exist(page: Path) -> None:
         assert (ROOT / script).is_file(), script
 
 
-def test_code_beside_the_equations_is_the_code() -> None:
-    table = (ROOT / "docs/shear.md").read_text().partition("| paper | code |")[2].partition("\n\n")[0]
-    quoted = [code for row in table.splitlines() for code in re.findall(r"`([^`]+)`", row.rpartition(" | ")[2])]
-    assert len(quoted) >= 8
-    for code in quoted:
-        assert code.replace("linprog(...)", "linprog(") in SOURCE, code
+def unwrapped(code: str) -> str:
+    """Code without white space and the commas that end a wrapped list, so that line breaks do not matter."""
+    return re.sub(r",(?=[)\]}])", "", re.sub(r"\s+", "", code))
+
+
+SOURCE = unwrapped("\n".join(path.read_text() for path in sorted((ROOT / "rlft").rglob("*.py"))))
+
+
+def test_method_pages_set_code_beside_their_equations() -> None:
+    assert {page.stem for page in METHODS} >= {"shear", "exsearch"}
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.name)
+def test_code_beside_the_equations_is_the_code(page: Path) -> None:
+    table = page.read_text().partition(CODE_TABLE)[2].partition("\n\n")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")]
+    assert len(rows) >= 6
+    for row in rows:
+        quoted = re.findall(r"`([^`]+)`", row.rpartition(" | ")[2])
+        assert quoted, row
+        for code in quoted:
+            assert unwrapped(code.replace("(...)", "(")) in SOURCE, code
 
 
 def test_credit_examples_run(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def main(output: str) -> None:
         log = [[entry["loss"], entry["grad_norm"]] for entry in trainer.state.log_history if "loss" in entry]
         torch.save({"state": state_of(trainer), "log": log}, Path(output) / "result.pt")
     trainer.accelerator.end_training()
+    sys.stdout.flush()
+    os._exit(0)  # the result is on disk; gloo's threads can keep an interpreter from ending on a busy machine
 
 
 if __name__ == "__main__":

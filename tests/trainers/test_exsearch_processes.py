@@ -102,7 +102,7 @@ def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
     for one, two in zip(*lines, strict=True):
         assert (one["id"], one["dropped"]) == (two["id"], two["dropped"])
         assert two["weights_K"] == (one["weights_K"] and pytest.approx(one["weights_K"], abs=1e-5))
-    assert json.loads((folder / "round-1/learn.json").read_text())["trained on"] % 16
+    assert json.loads((folder / "round-1/rows.json").read_text())["rows"] % 16
     ours, theirs, start = (
         load_file(path / "adapter_model.safetensors")
         for path in (alone / "round-1", folder / "round-1", alone / "round-0")
