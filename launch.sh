@@ -15,7 +15,7 @@ usage() {
   cat <<'EOF'
 usage: ./launch.sh [accelerate flags] SCRIPT.py [script flags]
        ./launch.sh test [pytest flags]      run the tests
-       ./launch.sh rlft [flags]             the rlft command: rlft recipes, rlft rewards
+       ./launch.sh rlft [flags]             the rlft command: recipes, rewards, index, serve-retriever
        ./launch.sh python [flags]           the Python of the environment
        ./launch.sh setup                    make the environment and stop
 
@@ -23,6 +23,8 @@ usage: ./launch.sh [accelerate flags] SCRIPT.py [script flags]
   ./launch.sh recipes/shear.py --help                                       the script's own flags
   ./launch.sh --accelerate_config fsdp2 recipes/shear.py --config multi_gpu
   ./launch.sh --num_processes 2 recipes/shear.py                            two processes, on CPU or GPUs
+  ./launch.sh rlft index --corpus corpus.jsonl                              a corpus's index, for recipes/exsearch.py
+  ./launch.sh rlft serve-retriever --corpus corpus.jsonl                    the corpus as an HTTP server
 
 Flags before the script go to `accelerate launch`, flags after it to the script. --accelerate_config, in either place,
 takes a file or one of: cpu multi_cpu single_gpu multi_gpu fsdp2 zero2 zero3.

@@ -57,14 +57,14 @@ def copy_recipe(arguments: argparse.Namespace) -> None:
     """Copy a recipe's script, its settings and the accelerate configurations into a folder.
 
     Raises:
-        CommandError: for an unknown recipe, or, without `--force`, if a file would be overwritten.
+        CommandError: for an unknown recipe, or, without `--force`, if a file would be overwritten by another one.
     """
     source, name, folder = shipped("recipes"), arguments.name, arguments.dest
     if name not in [script.stem for script in _scripts()]:
         raise CommandError(f"there is no recipe {name!r}; there is: {', '.join(s.stem for s in _scripts())}")
     files = [source / f"{name}.py", *_settings(name), *sorted((source / "accelerate").glob("*.yaml"))]
     copies = {file: folder / file.relative_to(source) for file in files}
-    existing = [str(copy) for copy in copies.values() if copy.exists()]
+    existing = [str(copy) for file, copy in copies.items() if copy.exists() and copy.read_bytes() != file.read_bytes()]
     if existing and not arguments.force:
         raise CommandError(f"{existing[0]} is there already ({len(existing)} such files); another DEST, or --force")
     for file, copy in copies.items():

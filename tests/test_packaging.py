@@ -93,6 +93,7 @@ def test_copy_overwrites_nothing_unless_forced(tmp_path: Path) -> None:
     assert not (tmp_path / "configs/shear/tiny.yaml").exists(), "a refused copy copies nothing"
     assert rlft("recipes", "copy", "shear", "--force", cwd=tmp_path).returncode == 0
     assert (tmp_path / "shear.py").read_text() != "mine"
+    assert rlft("recipes", "copy", "exsearch", cwd=tmp_path).returncode == 0, "files that both have are equal"
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are(tmp_path: Path) -> None:

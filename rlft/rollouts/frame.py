@@ -10,11 +10,12 @@ said stays the ids it sampled. Whatever a user turn says, the control tokens of 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
-from rlft.rollouts.neutral import Neutraliser, encode
+from rlft.rollouts.neutral import REMEMBERED, Neutraliser, encode
 
 _SYSTEM, _USER, _ASSISTANT, _NEXT = "qzSYSTEMqz", "qzUSERqz", "qzASSISTANTqz", "qzNEXTqz"
 _DELIMITER = re.compile(r"<<[^<>\s]+>>|<[^<>\s]+>|\[/?[A-Z_]+\]")
@@ -66,6 +67,7 @@ class ChatFrame:
         blank = before_assistant.removeprefix(opening[-1])
         self._lead = blank if blank.isspace() else ""
         self._known: dict[tuple[str, ...], list[int]] = {}
+        self._remembered = lru_cache(REMEMBERED)(self._join)
         self._closes_with_end, self.end_id = self._end_of_turn()
         self.stop_ids = frozenset({self.end_id, tokenizer.eos_token_id} - {None})
 
@@ -148,10 +150,13 @@ class ChatFrame:
 
     def _joined(self, pieces: Sequence[str], *contents: str) -> list[int]:
         """Ids of fixed pieces with contents between them; the control tokens are those of the pieces alone."""
+        return list(self._remembered(tuple(pieces), *contents))
+
+    def _join(self, pieces: tuple[str, ...], *contents: str) -> list[int]:
         contents = tuple(self._turns(text.strip() if self._trims else text) for text in contents)
         parts = [part for pair in zip(pieces, contents, strict=False) for part in pair] + [pieces[-1]]
         ids = encode(self.tokenizer, "".join(parts))
-        if self._turns.controls_among(ids) == self._fixed_controls(tuple(pieces)):
+        if self._turns.controls_among(ids) == self._fixed_controls(pieces):
             return ids
         return [token for part in parts for token in encode(self.tokenizer, part)]
 

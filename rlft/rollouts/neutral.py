@@ -14,6 +14,9 @@ from typing import Any
 
 _BRACKETS = {"<": "(", ">": ")", "[": "(", "]": ")", "{": "(", "}": ")"}
 
+REMEMBERED = 8192
+"""Texts whose result is kept: the samples of a question see the same passages again and again."""
+
 
 class Neutraliser:
     """Breaks control strings in text.
@@ -38,6 +41,7 @@ class Neutraliser:
         self._beginnings = {string[:length] for string in self._folded for length in range(1, len(string) + 1)}
         openings = "".join(_spellings().get(string[0], "") for string in self._folded)
         self._openings = re.compile(f"[{re.escape(openings)}]" if openings else r"(?!)")
+        self._remembered = lru_cache(REMEMBERED)(self._neutralised)
 
     def __call__(self, text: str) -> str:
         """`text` with every control string broken; unchanged if there is none.
@@ -47,6 +51,9 @@ class Neutraliser:
         Raises:
             ValueError: if a control token is left even after all punctuation was taken out.
         """
+        return self._remembered(text)
+
+    def _neutralised(self, text: str) -> str:
         text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate, which no tokenizer reads
         compatible = unicodedata.normalize("NFKC", text)
         for candidate in (text, compatible, re.sub(r"[^\w\s]|_", " ", compatible)):

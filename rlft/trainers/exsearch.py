@@ -50,6 +50,7 @@ OF_TRAINING = (
 """Settings of the M-step that decide what is learnt."""
 FREE_TO_CHANGE = {
     "num_rounds", "patience", "sampler_batch_size", "sampler_url", "sampler_memory", "sampler_timeout",
+    "sampler_keep_tokens",
     "score_batch_tokens",
 }  # fmt: skip
 """Settings of EM and of the search that a run may go on with changed."""

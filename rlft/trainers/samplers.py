@@ -14,6 +14,7 @@ from torch import nn
 
 from rlft.em.stages import digest
 from rlft.rollouts.policy import Policy
+from rlft.rollouts.transformers_policy import TransformersPolicy
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable with the key of the server, the one that vLLM's own server reads."""
@@ -54,11 +55,18 @@ class Samplers:
             self._engine.model = None
 
     def policy(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
-        """The policy with the weights of a round's folder; the last one is kept."""
+        """The policy with the weights of a round's folder, for one shard; the last one is kept.
+
+        What it remembers of other shards is dropped, so that a shard comes out the same, to the last bit, wherever a
+        killed run goes on.
+        """
         if self._current is None or self._current[0] != folder:
             self.forget()
             self._current = (folder, self._make(folder, load))
-        return self._current[1]
+        policy = self._current[1]
+        if isinstance(policy, TransformersPolicy):
+            policy.forget()
+        return policy
 
     def forget(self) -> None:
         """Let go of the model that the last policy samples, and put vLLM's engine to sleep: it frees its memory."""
@@ -74,9 +82,8 @@ class Samplers:
             return self._in_engine(folder, load)
         if self.args.sampler == "server":
             return self._on_server(folder)
-        from rlft.rollouts.transformers_policy import TransformersPolicy
-
-        return TransformersPolicy(load(folder), self.stop_ids, self.pad_id, self.args.sampler_batch_size)
+        size, keep = self.args.sampler_batch_size, self.args.sampler_keep_tokens
+        return TransformersPolicy(load(folder), self.stop_ids, self.pad_id, size, keep)
 
     def _in_engine(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
         from rlft import compat

@@ -36,6 +36,9 @@ class SearchTrainingOptions:
     top_k: int = option(0, "Sample among the k likeliest tokens; 0 takes all.")
     sampler: str = option("transformers", "transformers, continuous (CUDA), vllm (in process) or server.")
     sampler_batch_size: int = option(64, "Prompts in one batch of transformers; requests in flight to the server.")
+    sampler_keep_tokens: int = option(
+        0, "Tokens of key-value cache that transformers carries from turn to turn: faster, for memory."
+    )
     sampler_memory: float = option(0.3, "With sampler=vllm: share of the GPU's memory for its engine while it samples.")
     sampler_url: str | None = option(None, "With sampler=server: a vLLM server; its key goes in VLLM_API_KEY.")
     sampler_timeout: float = option(300.0, "With sampler=server: seconds that one request may take.")
@@ -54,10 +57,10 @@ class SearchTrainingOptions:
             raise ValueError(f"sampler={self.sampler!r} is none of {', '.join(SAMPLERS)}.")
         if (self.sampler == "server") != (self.sampler_url is not None):
             raise ValueError(f"sampler={self.sampler!r} with sampler_url={self.sampler_url!r}: server needs the URL.")
-        if self.sampler_batch_size < 1 or self.max_empty_facts < 0:
+        if self.sampler_batch_size < 1 or min(self.max_empty_facts, self.sampler_keep_tokens) < 0:
             raise ValueError(
-                f"sampler_batch_size={self.sampler_batch_size} must be at least 1, "
-                f"max_empty_facts={self.max_empty_facts} at least 0."
+                f"sampler_batch_size={self.sampler_batch_size} must be at least 1, max_empty_facts="
+                f"{self.max_empty_facts} and sampler_keep_tokens={self.sampler_keep_tokens} at least 0."
             )
         if not 0 < self.sampler_memory < 1 or self.sampler_timeout <= 0:
             raise ValueError(

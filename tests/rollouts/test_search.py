@@ -219,13 +219,13 @@ def test_passages_are_dropped_from_the_end_until_they_fit(frame: ChatFrame) -> N
     assert less.fields["answer"] == "Riga"
 
 
-def test_no_room_for_a_passage_ends_the_trajectory_without_an_answer(frame: ChatFrame) -> None:
+def test_where_no_passage_has_room_the_answer_is_asked_for(frame: ChatFrame) -> None:
     enough, shown = sizes(frame)
-    trajectory = search(frame, turns(GOOD[0], "<FINAL>"), options=replace(SHORT, max_tokens=enough - shown + 10))
-    assert trajectory.finish is FinishReason.LENGTH
-    assert [segment.label for segment in trajectory.segments] == ["act"]
+    trajectory = search(frame, turns(GOOD[0], "Riga"), options=replace(SHORT, max_tokens=enough - shown + 10))
+    assert trajectory.finish is FinishReason.HOPS
+    assert [segment.label for segment in trajectory.segments] == ["act", "request", "answer"]
     assert trajectory.fields["dropped_passages"] == 2
-    assert trajectory.fields["answer"] is None
+    assert trajectory.fields["answer"] == "Riga"
 
 
 def test_a_prompt_that_leaves_no_room_ends_at_once(frame: ChatFrame) -> None:
