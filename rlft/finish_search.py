@@ -1,6 +1,7 @@
 """Around an EM run: record, held-out evaluation, progress; after it: save, reload what was saved, sum up."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rlft.record.folder import save_config
 from rlft.record.rounds_curve import draw_rounds
 from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
+from rlft.rollouts.server_policy import ServerError
 from rlft.trainers.trust import TrustError, check_adapter
 
 Metrics = dict[str, float]
@@ -87,18 +89,20 @@ def _held_out(trainer: Any, plan: SearchPlan) -> dict[str, Metrics]:
 
 @contextmanager
 def _short_endings(folder: Path) -> Iterator[None]:
-    """End a run that cannot go on with what happened and how to go on."""
-    go_on = f"Everything finished so far is in {folder}; the same command with --output_dir {folder} " + (
-        "--resume_from_checkpoint true goes on from there."
-    )
+    """End a run that cannot go on with what happened, and how to go on where that is possible."""
+    kept = f"Everything finished so far is in {folder}"
+    resume = f"--output_dir {shlex.quote(str(folder))} --resume_from_checkpoint true"
+    same = f"{kept}; the same command with {resume} goes on from there."
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise SystemExit(f"\ninterrupted. {go_on}") from interrupt
+        raise SystemExit(f"\ninterrupted. {same}") from interrupt
     except AnotherRun as error:
         raise SystemExit(f"error: {error}") from error
-    except (RetrievalError, NothingToLearn, TrustError, ValueError) as error:
-        raise SystemExit(f"\nerror: {error}\n{go_on}") from error
+    except (RetrievalError, ServerError) as error:
+        raise SystemExit(f"\nerror: {error}\n{same}") from error
+    except (NothingToLearn, TrustError, ValueError) as error:
+        raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error
 
 
 def _accuracy_rows(held_out: dict[str, Metrics]) -> list[tuple[str, str]]:

@@ -163,7 +163,7 @@ def _bind(found: Callable[..., Any], settings: str, spec: str, kind: str) -> Cal
     except (SyntaxError, ValueError) as error:
         raise PluginError(
             f"{kind} {spec!r}: the settings ({settings}) must be keyword arguments with literal values, "
-            "as in length(max_length=512, buffer=128)."
+            'as in length(max_length=512) or bm25(corpus="corpus.jsonl"); texts stand in quotes.'
         ) from error
     return functools.partial(found, **keywords)
 

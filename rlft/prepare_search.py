@@ -98,10 +98,11 @@ def _shortened(recipe: SearchArguments, data: ScriptArguments, model: ModelConfi
 def _prepare(
     name: str, recipe: SearchArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
 ) -> SearchPlan:
+    given = None if recipe.retriever is None else load_retriever(recipe.retriever)
     train, dev, test, rejects = _questions(recipe, data)
     warm_up = _demonstrations(recipe.warm_up_dataset)
     peft_config = peft_config_of(model, training.trust_remote_code)
-    retriever = _retriever(recipe, data)
+    retriever = _retriever(given, recipe, data)
     training.output_dir = free_or_claimed_folder(name, training, _resumes(training))
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{_table(training, train, dev, test, rejects, retriever)}")  # noqa: T201
@@ -192,10 +193,10 @@ def _demonstrations(path: str | None) -> Dataset | None:
     return Dataset.from_list(rows)
 
 
-def _retriever(recipe: SearchArguments, data: ScriptArguments) -> Retriever:
+def _retriever(given: Retriever | None, recipe: SearchArguments, data: ScriptArguments) -> Retriever:
     task = tasks.TASKS.get(str(data.dataset_name))
-    if recipe.retriever is not None:
-        retriever = load_retriever(recipe.retriever)
+    if given is not None:
+        retriever = given
     elif isinstance(task, tasks.SearchTask):
         retriever = BM25Retriever.over(task.passages())
     else:

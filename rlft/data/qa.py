@@ -69,9 +69,10 @@ def load_questions(
         train, test = train[:cut], train[cut:]
     train = _not_held_out(train, test, next(iter(splits)), rejects)[:limit]
     if not train:
+        why = f" ({_said(rejects)})" if rejects else ""
         raise DataError(
-            f"{name}: no row is left to train on, {len(test)} are held out ({_said(rejects)}); lower held_out, set "
-            "test_split, or give more data."
+            f"{name}: no row is left to train on, {len(test)} are held out{why}; lower --eval_rows, set "
+            "--dataset_test_split, or give more data."
         )
     titled = any(row["gold_titles"] for row in train + test)
     columns = [column for column in _columns(train + test) if titled or column != "gold_titles"]
@@ -102,7 +103,7 @@ def _recognised(row: Row, place: str) -> str:
     if layout is None:
         raise DataError(
             f"{place}: columns {listed(row)} fit no known layout ({listed(LAYOUTS)}); rename them to 'id', "
-            "'question' and 'golden_answers' (a list), or set layout."
+            "'question' and 'golden_answers' (a list), or set --layout."
         )
     return layout
 

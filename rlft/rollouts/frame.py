@@ -107,7 +107,8 @@ class ChatFrame:
         if not text.strip() or not set(ids) - {self.tokenizer.unk_token_id}:
             raise ValueError(
                 f"the turn or answer {text!r} holds no token that the tokenizer knows, so its likelihood would say "
-                "nothing; correct the row or leave it out."
+                "nothing; correct the row or leave it out. (An embedded tiny/ model knows the words of its own world: "
+                "other words need another --model_name_or_path.)"
             )
         return [*ids, self.end_id]
 

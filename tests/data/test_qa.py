@@ -257,7 +257,7 @@ def test_malformed_files_are_refused_with_file_and_line(text: str, message: str,
         ({"name": "missing.parquet"}, "missing.parquet: no such file"),
         ({"name": "rows.csv"}, "lists of answers need a file that ends in '.json'"),
         ({"layout": "squad"}, "layout 'squad' is unknown; it is one of 'flashrag'"),
-        ({"held_out": 3}, "no row is left to train on, 3 are held out .no rows were.*lower held_out"),
+        ({"held_out": 3}, "no row is left to train on, 3 are held out; lower --eval_rows"),
         ({"held_out": -1}, "held_out is -1"),
     ],
 )
