@@ -43,7 +43,13 @@ def config(folder: Path, **changes: Any) -> ExSearchConfig:
     return ExSearchConfig(**(settings | changes))
 
 
-def trainer(folder: Path, *, rows: list[dict[str, Any]] | None = None, **changes: Any) -> ExSearchTrainer:
+def trainer(
+    folder: Path,
+    *,
+    rows: list[dict[str, Any]] | None = None,
+    dev_rows: list[dict[str, Any]] | None = None,
+    **changes: Any,
+) -> ExSearchTrainer:
     """A trainer on the warmed-up small model."""
     passed = {name: changes.pop(name) for name in ("retriever", "warm_up_dataset", "peft_config") if name in changes}
     defaults = {
@@ -54,6 +60,6 @@ def trainer(folder: Path, *, rows: list[dict[str, Any]] | None = None, **changes
         model=str(TASK.start(0)),
         args=config(folder, **changes),
         train_dataset=Dataset.from_list(rows or TASK.rows(24, 1, "train")),
-        eval_dataset=Dataset.from_list(TASK.rows(6, 1, "dev")),
+        eval_dataset=Dataset.from_list(dev_rows or TASK.rows(6, 1, "dev")),
         **(defaults | passed),
     )
