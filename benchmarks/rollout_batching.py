@@ -18,6 +18,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = 8
+SEARCH: dict[str, Any] = {
+    "max_hops": 3,
+    "passages": 3,
+    "max_turn_tokens": 24,
+    "max_answer_tokens": 6,
+    "max_tokens": 256,
+    "instruction": "{question}",
+    "passage": "[{n}] {text}",
+    "answer_request": "answer ?",
+}
+"""What a search looks like in the tiny setting: fields of `SearchOptions`."""
 
 
 def setting() -> tuple[Any, Any, Any, list[dict[str, Any]]]:
@@ -39,16 +50,7 @@ def setting() -> tuple[Any, Any, Any, list[dict[str, Any]]]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     frame = ChatFrame(tokenizer, markers=MARKERS)
-    options = SearchOptions(
-        max_hops=3,
-        passages=3,
-        max_turn_tokens=24,
-        max_answer_tokens=6,
-        max_tokens=256,
-        instruction="{question}",
-        passage="[{n}] {text}",
-        answer_request="answer ?",
-    )
+    options = SearchOptions(**SEARCH)
     retriever = BM25Retriever.over(task.passages())
 
     def rollout(samples: int) -> SearchRollout:

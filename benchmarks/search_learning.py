@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from learning import ROOT, interval, timed
+from rollout_batching import SEARCH
 
 EM = {
     "exsearch": [],
@@ -79,6 +80,25 @@ def grpo_run(seed: int, folder: Path) -> dict[str, Any]:
     return json.loads(folder.read_text()) | seconds
 
 
+def evaluate(trainer: Any, rollout: Any, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Greedy and sampled figures of the trainer's policy."""
+    from rlft.evaluate.search_metrics import search_metrics
+    from rlft.prepare_search import mistakes
+    from rlft.rollouts.adapter import trainer_policy
+    from rlft.rollouts.policy import GREEDY, Sampling
+
+    metrics: dict[str, float] = {}
+    with trainer_policy(trainer, batch_size=256) as policy:
+        for mode, sampling in (("greedy", GREEDY), ("sampled", Sampling())):
+            found = rollout(rows, policy, sampling)
+            values = search_metrics(rows, found)
+            for row, trajectory in zip(rows, found, strict=True):
+                for name, value in mistakes(row, trajectory).items():
+                    values[name] = values.get(name, 0.0) + value / len(rows)
+            metrics |= {f"{mode}_{name}": value for name, value in values.items()}
+    return figures(metrics)
+
+
 def train_grpo(seed: int, output: Path) -> None:
     """GRPO on search rollouts, with the model, data, LoRA and retriever of the tiny setting."""
     import torch
@@ -87,12 +107,9 @@ def train_grpo(seed: int, output: Path) -> None:
 
     from rlft import SHEARConfig, SHEARTrainer
     from rlft.evaluate.qa import exact_match
-    from rlft.evaluate.search_metrics import search_metrics
-    from rlft.prepare_search import mistakes
     from rlft.retrieval import BM25Retriever
     from rlft.rollouts.adapter import as_rollout_func, trainer_policy
     from rlft.rollouts.frame import ChatFrame
-    from rlft.rollouts.policy import GREEDY, Sampling
     from rlft.rollouts.search import SearchRollout
     from rlft.rollouts.search_text import MARKERS, SearchOptions
     from rlft.tiny.tasks import TASKS
@@ -108,18 +125,6 @@ def train_grpo(seed: int, output: Path) -> None:
         completions: list[str], final_answer: list[str], golden_answers: list[list[str]], **_: Any
     ) -> list[float]:
         return [exact_match(said or "", golds) for said, golds in zip(final_answer, golden_answers, strict=True)]
-
-    def evaluate(trainer: Any) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        with trainer_policy(trainer, batch_size=256) as policy:
-            for mode, sampling in (("greedy", GREEDY), ("sampled", Sampling())):
-                found = rollout(test, policy, sampling)
-                values = search_metrics(test, found)
-                for row, trajectory in zip(test, found, strict=True):
-                    for name, value in mistakes(row, trajectory).items():
-                        values[name] = values.get(name, 0.0) + value / len(test)
-                metrics |= {f"{mode}_{name}": value for name, value in values.items()}
-        return figures(metrics)
 
     with tempfile.TemporaryDirectory() as scratch:
         args = SHEARConfig(
@@ -151,22 +156,13 @@ def train_grpo(seed: int, output: Path) -> None:
             peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear"),
             rollout_func=lambda prompts, trainer: roll(prompts, trainer),
         )
-        options = SearchOptions(
-            max_hops=3,
-            passages=3,
-            max_turn_tokens=24,
-            max_answer_tokens=6,
-            max_tokens=256,
-            instruction="{question}",
-            passage="[{n}] {text}",
-            answer_request="answer ?",
-        )
+        options = SearchOptions(**SEARCH)
         frame = ChatFrame(trainer.processing_class, markers=MARKERS)
         rollout = SearchRollout(frame, BM25Retriever.over(task.passages()), options)
         roll = as_rollout_func(rollout, policy=lambda trainer: trainer_policy(trainer, batch_size=256))
-        before = evaluate(trainer)
+        before = evaluate(trainer, rollout, test)
         trainer.train()
-        output.write_text(json.dumps({"before": before, "after": evaluate(trainer)}))
+        output.write_text(json.dumps({"before": before, "after": evaluate(trainer, rollout, test)}))
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
