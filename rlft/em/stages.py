@@ -123,10 +123,8 @@ class Round:
         earlier = {stage: stages[stage] for stage in list(stages)[: list(stages).index(name)]}
         self._write(earlier)
         kept = {MANIFEST, *(file for known in earlier.values() for file in known["files"])}
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name not in kept:
+        for path in self.folder.rglob("*"):
+            if path.is_file() and str(path.relative_to(self.folder)) not in kept:
                 path.unlink()
         for number in count(self.number + 1):
             folder = self.folder.with_name(f"round-{number}")

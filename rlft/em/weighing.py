@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from rlft.em.options import ALIASES, BASELINES, WEIGHTINGS
+from rlft.em.options import ALIASES, BASELINES, WEIGHTINGS, EMOptions
 from rlft.em.weights import (
     Floats,
     can_share,
@@ -58,6 +58,22 @@ class WeightOptions:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(allowed)}.")
         if not self.min_spread >= 0:
             raise ValueError(f"min_spread={self.min_spread} must be at least 0.")
+
+    @classmethod
+    def of(cls, args: EMOptions) -> "WeightOptions":
+        """The part of a run's options that weighs."""
+        return cls(
+            weighting=args.weighting,
+            temperature=args.weight_temperature,
+            ess_floor=args.ess_floor,
+            uniform_mix=args.uniform_mix,
+            max_weight=args.max_weight if args.max_weight < 1 else None,
+            length_norm=args.length_norm,
+            aliases=args.aliases,
+            min_best_loglik=args.min_best_loglik,
+            min_spread=args.min_spread,
+            baseline=args.baseline,
+        )
 
 
 class Dropped(StrEnum):

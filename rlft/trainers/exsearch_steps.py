@@ -15,7 +15,6 @@ from accelerate import PartialState
 from torch import nn
 
 from rlft.em.diagnostics import ess_histogram, weight_metrics
-from rlft.em.options import EMOptions
 from rlft.em.score import score_answers
 from rlft.em.stages import Round
 from rlft.em.weighing import Weighed, WeightOptions, answer_score, weigh
@@ -23,9 +22,11 @@ from rlft.evaluate.qa import exact_match
 from rlft.evaluate.search_metrics import search_metrics
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import read_jsonl, to_json
-from rlft.rollouts.policy import GREEDY
+from rlft.retrieval.passage import Retriever
+from rlft.rollouts.policy import GREEDY, Policy, Sampling
+from rlft.rollouts.search import AnswerMode, SearchRollout
 from rlft.rollouts.trajectory import FinishReason, Trajectory
-from rlft.trainers.search_rolls import Row, Sampled, SearchRolls, same_questions
+from rlft.trainers.rolls import Rolls, Row, Sampled, same_questions
 
 SAMPLED = "trajectories"
 Metrics = Callable[[Row, Trajectory], Mapping[str, float]]
@@ -36,11 +37,12 @@ class SearchSteps:
 
     Args:
         rolls: samples and reads shards.
+        retriever: what searches.
         metrics: further metrics of one trajectory.
     """
 
-    def __init__(self, rolls: SearchRolls, metrics: Metrics | None = None):
-        self.rolls, self.args, self.metrics = rolls, rolls.args, metrics
+    def __init__(self, rolls: Rolls, retriever: Retriever, metrics: Metrics | None = None):
+        self.rolls, self.args, self.retriever, self.metrics = rolls, rolls.args, retriever, metrics
 
     def answers(self, row: Row) -> list[list[int]]:
         """Ids of every gold answer, as turns of the model.
@@ -54,16 +56,10 @@ class SearchSteps:
 
     def sample(self, current: Round, before: Round, rows: Sequence[Row]) -> None:
         """z_k ~ p(z | x; theta), k = 1..K (eq. 3). Rejection sampling needs the model's own answer as well."""
-        self.rolls.roll(
-            current,
-            SAMPLED,
-            before.folder,
-            rows,
-            self.args.sampling(),
-            answer="sample" if self.args.weighting == "rejection" else "open",
-            samples=self.args.num_generations,
-            draw=current.number,
-        )
+        samples = self.args.num_generations
+        answer: AnswerMode = "sample" if self.args.weighting == "rejection" else "open"
+        rollout = self._rollout(answer, samples, current.number)
+        self.rolls.roll(current, SAMPLED, before.folder, rows, rollout, self.args.sampling(), samples=samples)
 
     def score(self, current: Round, before: Round, rows: Sequence[Row]) -> None:
         """s_k = log p(y | x, z_k; theta), for each gold answer y."""
@@ -71,13 +67,13 @@ class SearchSteps:
             path = current.folder / f"scores-{number:05d}.jsonl"
             if not path.exists():
                 sampled = self.rolls.read(current.folder, SAMPLED, (number, shard))
-                write_whole(path, lines(self._scores(self.rolls.model(before.folder), sampled)))
+                write_whole(path, lines(self._scores(self.rolls.models.at(before.folder), sampled)))
 
     def weigh(self, current: Round, rows: Sequence[Row]) -> None:
         """w_k = exp s_k / sum_j exp s_j over the trajectories of a question (eq. 4)."""
         if not PartialState().is_main_process:
             return
-        options, weighed, refused = weight_options(self.args), {}, Counter[str]()
+        options, weighed, refused = WeightOptions.of(self.args), {}, Counter[str]()
         for row, trajectories, logliks in self.scored(current, rows):
             reasons = [refusal(trajectory, self.args) for trajectory in trajectories]
             refused.update(reason for reason in reasons if reason)
@@ -97,14 +93,31 @@ class SearchSteps:
         modes = {"greedy": GREEDY} | ({"sampled": self.args.sampling()} if self.args.eval_sampled else {})
         for mode, sampling in modes.items():
             files = f"{name}-{mode}"
-            self.rolls.roll(current, files, current.folder, rows, sampling, answer="sample", draw=files)
-            PartialState().wait_for_everyone()
-            found = [pair for shard in self.rolls.all(rows) for pair in self.rolls.read(current.folder, files, shard)]
+            self.rolls.roll(current, files, current.folder, rows, self._rollout("sample", 1, files), sampling)
+            found = self.rolls.read_all(current.folder, files, rows)
             pairs = [(row, trajectories[0]) for row, trajectories in found]
             values = search_metrics([row for row, _ in pairs], [one for _, one in pairs], self.rolls.frame.decode)
             metrics |= {f"{mode}_{key}": value for key, value in (values | self._own_metrics(pairs)).items()}
         if PartialState().is_main_process:
             write_whole(current.folder / f"{name}.json", json.dumps(metrics, indent=1))
+
+    def _rollout(self, answer: AnswerMode, samples: int, draw: object) -> Callable[..., list[Trajectory]]:
+        """The search; `draw` goes into every seed, with the run's seed and the question's id."""
+        rollout = SearchRollout(
+            self.rolls.frame,
+            self.retriever,
+            self.args.search_options(),
+            answer=answer,
+            samples=samples,
+            seed=self.args.seed,
+            round=draw,
+        )
+
+        def searched(rows: Sequence[Row], policy: Policy, sampling: Sampling) -> list[Trajectory]:
+            asked = [{"id": row["id"], "question": row["question"]} for row in rows]  # no column is an order
+            return rollout(asked, policy, sampling)
+
+        return searched
 
     def _own_metrics(self, pairs: Sequence[tuple[Row, Trajectory]]) -> dict[str, float]:
         """Means of the further metrics over all trajectories; one that is not given counts as 0."""
@@ -170,22 +183,6 @@ def open_ids(trajectory: Trajectory) -> list[int]:
     """Everything up to where the answer begins."""
     before = [token for segment in trajectory.segments if segment.label != "answer" for token in segment.ids]
     return [*trajectory.prompt_ids, *before]
-
-
-def weight_options(args: EMOptions) -> WeightOptions:
-    """The options that weigh."""
-    return WeightOptions(
-        weighting=args.weighting,
-        temperature=args.weight_temperature,
-        ess_floor=args.ess_floor,
-        uniform_mix=args.uniform_mix,
-        max_weight=args.max_weight if args.max_weight < 1 else None,
-        length_norm=args.length_norm,
-        aliases=args.aliases,
-        min_best_loglik=args.min_best_loglik,
-        min_spread=args.min_spread,
-        baseline=args.baseline,
-    )
 
 
 def lines(records: Iterable[Mapping[str, object]]) -> str:

@@ -1,5 +1,6 @@
 """The model of a round, on disk and in memory: a LoRA adapter on an unchanged base, or all parameters."""
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ class RoundModels:
                 "from there."
             )
         self.base, self.peft_config, self.init_kwargs, self.device = base, peft_config, init_kwargs, device
+        self._loaded: tuple[Path, nn.Module] | None = None
 
     def start(self, seed: int) -> nn.Module:
         """The base, with a fresh adapter if there is a LoRA configuration."""
@@ -49,6 +51,18 @@ class RoundModels:
         if self.peft_config is None:
             return self._base(str(folder)).eval()
         return PeftModel.from_pretrained(self._base(self.base), str(folder), is_trainable=True).eval()
+
+    def at(self, folder: Path) -> nn.Module:
+        """As `load`; the last one stays loaded."""
+        if self._loaded is None or self._loaded[0] != folder:
+            self.forget()
+            self._loaded = (folder, self.load(folder))
+        return self._loaded[1]
+
+    def forget(self) -> None:
+        """Let go of the model that stays loaded."""
+        self._loaded = None
+        gc.collect()
 
     def config(self) -> Any:
         """Configuration of the base."""

@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset
 
 from rlft.rollouts.demonstration import demonstration
+from rlft.rollouts.frame import ChatFrame
 from rlft.rollouts.search import question_of
 from rlft.trainers.exsearch_steps import SearchSteps
 
@@ -54,7 +55,7 @@ def _check_question(row: Any, steps: SearchSteps) -> None:
         )
 
 
-def check_demonstrations(rows: Iterable[Any], steps: SearchSteps) -> None:
+def check_demonstrations(rows: Iterable[Any], frame: ChatFrame) -> None:
     """Refuse conversations that cannot be learnt.
 
     Raises:
@@ -62,6 +63,6 @@ def check_demonstrations(rows: Iterable[Any], steps: SearchSteps) -> None:
     """
     for number, row in enumerate(rows, start=1):
         try:
-            demonstration(row["messages"], steps.rolls.frame)
+            demonstration(row["messages"], frame)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"demonstration {number} cannot be used: {error}") from error

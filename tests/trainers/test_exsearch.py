@@ -22,7 +22,7 @@ from rlft.rollouts.trajectory import FinishReason
 from rlft.tiny.searcher import demonstrations
 from rlft.trainers.exsearch_learning import SearchLearning
 from rlft.trainers.exsearch_steps import SearchSteps
-from rlft.trainers.search_rolls import SearchRolls
+from rlft.trainers.round_models import RoundModels
 from tests.trainers.search_runs import TASK, config, trainer
 
 
@@ -133,7 +133,7 @@ def killed_at(owner: type, name: str, call: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (SearchRolls, "model", 3),  # sampling, before the first shard
+        (RoundModels, "at", 3),  # sampling, before the first shard
         (SearchSteps, "_scores", 2),
         (SearchSteps, "weigh", 1),
         (SearchLearning, "weighted_rows", 1),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.tiny.tasks import TASKS
-from rlft.trainers.exsearch_learning import last_whole_checkpoint
+from rlft.trainers.em_learning import last_whole_checkpoint
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [

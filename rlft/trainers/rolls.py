@@ -1,10 +1,9 @@
-"""Search trajectories of a round on disk, in shards, over processes: what E-step and validation share."""
+"""Trajectories of a round on disk, in shards, over processes: what E-step and validation share."""
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import PartialState
 from accelerate.utils import tqdm
@@ -12,39 +11,56 @@ from torch import nn
 
 from rlft.em.rounds import shards
 from rlft.em.stages import Round
-from rlft.retrieval.passage import Retriever
 from rlft.rollouts.frame import ChatFrame
-from rlft.rollouts.policy import Sampling
-from rlft.rollouts.search import AnswerMode, SearchRollout
-from rlft.rollouts.search_text import MARKERS
+from rlft.rollouts.policy import Policy, Sampling
 from rlft.rollouts.store import read_shard, write_shard
 from rlft.rollouts.trajectory import Trajectory
-from rlft.trainers.round_models import RoundModels
 from rlft.trainers.samplers import Samplers
 
 Row = Mapping[str, Any]
 Shard = tuple[int, Sequence[Row]]
 Sampled = list[tuple[Row, list[Trajectory]]]
 """Questions with their trajectories."""
+Rollout = Callable[[Sequence[Row], Policy, Sampling], list[Trajectory]]
+"""Gives every row as many trajectories, those of one row together."""
 
 
-class SearchRolls:
+class Models(Protocol):
+    """Gives the model of a round."""
+
+    def at(self, folder: Path) -> nn.Module:
+        """The model in a folder, to sample and to score with; it stays loaded until another is asked for."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Rolls:
     """Samples shards of trajectories and reads them back.
 
     Args:
-        args: an `ExSearchConfig`.
+        args: configuration with `SamplerOptions`, `EMOptions` and those of TRL.
         tokenizer: with a chat template.
-        retriever: what searches.
-        models: loads the model of a round.
+        models: gives the model of a round.
+        markers: the rollout's own control strings.
+        samplers: who draws; made here if None.
     """
 
-    def __init__(self, args: Any, tokenizer: Any, retriever: Retriever, models: RoundModels):
-        self.args, self.tokenizer, self.retriever, self.models = args, tokenizer, retriever, models
-        self.frame = ChatFrame(tokenizer, MARKERS, args.template_settings())
+    def __init__(
+        self,
+        args: Any,
+        tokenizer: Any,
+        models: Models,
+        markers: Sequence[str] = (),
+        samplers: Samplers | None = None,
+    ):
+        self.args, self.tokenizer, self.models = args, tokenizer, models
+        self.frame = ChatFrame(tokenizer, markers, args.template_settings())
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.samplers = Samplers(args, tokenizer, self.frame.stop_ids, self.pad_id)
+        self.samplers = samplers or Samplers(args, tokenizer, self.frame.stop_ids, self.pad_id)
         self._state = PartialState()
-        self._loaded: tuple[Path, nn.Module] | None = None
 
     def roll(
         self,
@@ -52,11 +68,10 @@ class SearchRolls:
         name: str,
         origin: Path,
         rows: Sequence[Row],
+        rollout: Rollout,
         sampling: Sampling,
         *,
-        answer: AnswerMode,
         samples: int = 1,
-        draw: object,
     ) -> None:
         """Make those of this process's shards `<name>-<number>.jsonl.gz` that are not there yet.
 
@@ -64,33 +79,22 @@ class SearchRolls:
             current: the round whose folder they go to.
             name: of the files.
             origin: folder of the model that is sampled.
-            rows: questions.
+            rows: what the rollout takes.
+            rollout: rolls out a shard.
             sampling: the distribution.
-            answer: whether the model answers.
-            samples: trajectories a question.
-            draw: goes into every seed, with the run's seed and the question's id.
+            samples: trajectories a row.
         """
-        rollout = SearchRollout(
-            self.frame,
-            self.retriever,
-            self.args.search_options(),
-            answer=answer,
-            samples=samples,
-            seed=self.args.seed,
-            round=draw,
-        )
-        self.samplers.start(origin, self.model)
+        self.samplers.start(origin, self.models.at)
         for number, shard in self.mine(rows, f"round {current.number}: {name}"):
             path = current.folder / f"{name}-{number:05d}.jsonl.gz"
             if not path.exists():
-                policy = self.samplers.policy(origin, self.model)
-                asked = [{"id": row["id"], "question": row["question"]} for row in shard]  # no column is an order
+                policy = self.samplers.policy(origin, self.models.at)
                 keys = [{"id": row["id"], "sample": sample} for row in shard for sample in range(samples)]
-                write_shard(path, zip(keys, rollout(asked, policy, sampling), strict=True))
+                write_shard(path, zip(keys, rollout(shard, policy, sampling), strict=True))
         self.samplers.forget()
 
     def read(self, folder: Path, name: str, shard: Shard) -> Sampled:
-        """A shard's questions with their trajectories.
+        """A shard's rows with their trajectories.
 
         Raises:
             ValueError: if the file is of other questions.
@@ -102,6 +106,11 @@ class SearchRolls:
         same_questions(path, [row["id"] for row in rows for _ in range(samples)], [key["id"] for key, _ in pairs])
         groups = [pairs[start : start + samples] for start in range(0, len(pairs), samples)]
         return [(row, [trajectory for _, trajectory in group]) for row, group in zip(rows, groups, strict=True)]
+
+    def read_all(self, folder: Path, name: str, rows: Sequence[Row]) -> Sampled:
+        """All rows with their trajectories, once every process has made its shards."""
+        self._state.wait_for_everyone()
+        return [pair for shard in self.all(rows) for pair in self.read(folder, name, shard)]
 
     def mine(self, rows: Sequence[Row], description: str) -> Iterator[Shard]:
         """This process's shards, with a progress bar on the main process."""
@@ -116,18 +125,10 @@ class SearchRolls:
         """Every process's shards."""
         return shards(rows, self.args.shard_questions, 0, 1)
 
-    def model(self, folder: Path) -> nn.Module:
-        """The model in a round's folder; the last one stays loaded."""
-        if self._loaded is None or self._loaded[0] != folder:
-            self.forget()
-            self._loaded = (folder, self.models.load(folder))
-        return self._loaded[1]
-
     def forget(self) -> None:
         """Let go of the loaded model."""
-        self._loaded = None
         self.samplers.forget()
-        gc.collect()
+        self.models.forget()
 
 
 def same_questions(path: Path, wanted: Sequence[object], found: Sequence[object]) -> None:

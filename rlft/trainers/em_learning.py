@@ -1,0 +1,130 @@
+"""Weighted fine-tuning inside an EM run: the warm-up that makes round 0, and the fit of every M-step."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch import nn
+from transformers import PrinterCallback, ProgressCallback
+
+from rlft.em.options import EMOptions
+from rlft.em.rows import read_rows, training_rows, write_rows
+from rlft.em.stages import Round
+from rlft.em.weighted_sft import WeightedSFTTrainer
+from rlft.record.callback import RecordCallback
+from rlft.record.folder import write_whole
+from rlft.record.progress import ShortProgress
+from rlft.rollouts.demonstration import demonstration
+from rlft.trainers.rolls import Rolls
+from rlft.trainers.round_models import RoundModels
+from rlft.trainers.trust import TrustCallback
+
+WEIGHT_FILES = (
+    "adapter_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+)
+
+
+class Learning:
+    """Trains one model of an EM run.
+
+    Args:
+        rolls: its frame, tokenizer and configuration.
+        models: starts and loads it.
+        callbacks: of every training.
+        role: its name where a run has several; its files and folders carry it.
+    """
+
+    def __init__(self, rolls: Rolls, models: RoundModels, callbacks: Sequence[Any], role: str = ""):
+        self.rolls, self.args, self.models, self.callbacks = rolls, rolls.args, models, list(callbacks)
+        self.role = role
+
+    def folder(self, current: Round) -> Path:
+        """Where the model of a round lies."""
+        return current.folder / self.role
+
+    def rows_file(self, current: Round) -> Path:
+        """What the model of a round learns from."""
+        return current.folder / f"{self._prefix}rows.arrow"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Patterns of what a trained model leaves in the round's folder."""
+        return tuple(f"{self.role}/{pattern}" if self.role else pattern for pattern in WEIGHT_FILES)
+
+    @property
+    def report_file(self) -> str:
+        """Where `learn` says how far the model moved."""
+        return f"{self._prefix}learn.json"
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.role}-" if self.role else ""
+
+    def start(self, current: Round, demonstrations: Dataset | None) -> None:
+        """theta_0: the base, after supervised learning of demonstrations if there are any."""
+        model: Any = self.models.start(self.args.seed)
+        if demonstrations is None:
+            if PartialState().is_main_process:
+                model.save_pretrained(str(self.folder(current)))
+                self.rolls.tokenizer.save_pretrained(str(self.folder(current)))
+            return
+        plain = replace(EMOptions(), token_reduction="sum")  # equal weights and no mean: plain fine-tuning
+        shown = (demonstration(row["messages"], self.rolls.frame) for row in demonstrations)
+        self.write(current, (row for one in shown for row in training_rows(one, 1.0, 1.0, plain)))
+        self._fit(model, current, epochs=self.args.warm_up_epochs)
+
+    def learn(self, current: Round, origin: Round) -> None:
+        """Weighted fine-tuning on the round's rows from the model of `origin`."""
+        self.rolls.forget()
+        model = self.models.load(self.folder(origin))
+        report = self._fit(model, current, epochs=self.args.num_train_epochs)
+        if PartialState().is_main_process:
+            write_whole(current.folder / self.report_file, json.dumps(report, indent=1))
+
+    def write(self, current: Round, rows: Iterator[dict[str, Any]]) -> int:
+        """Have the main process write the rows; their number, in every process."""
+        count = [write_rows(self.rows_file(current), rows) if PartialState().is_main_process else 0]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(count)
+        return count[0]
+
+    def _fit(self, model: nn.Module, current: Round, *, epochs: float) -> dict[str, float]:
+        """Weighted fine-tuning of `model`, which is left changed, into the round's folder."""
+        args, scratch = copy.deepcopy(self.args), current.folder / f"{self._prefix}training"
+        args.output_dir, args.num_train_epochs, args.seed = str(scratch), epochs, self.args.seed + current.number
+        args.push_to_hub = False
+        trust, role = TrustCallback(), {"role": self.role} if self.role else {}
+        record = RecordCallback(current.folder.parent, {"round": current.number, **role})
+        trainer = WeightedSFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=read_rows(self.rows_file(current)),
+            processing_class=self.rolls.tokenizer,
+            callbacks=[trust, record, *self.callbacks],
+        )
+        trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        if not args.disable_tqdm:
+            trainer.add_callback(ShortProgress(" ".join([f"round {current.number}: learn", *role.values()])))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(scratch))
+        trainer.save_model(str(self.folder(current)))
+        trainer.accelerator.wait_for_everyone()
+        if trainer.accelerator.is_main_process:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return trust.report
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that was written to its end: the Trainer writes its state last."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
