@@ -9,12 +9,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
+    "DROConfig": "rlft.trainers.dro",
+    "DROPair": "rlft.pair",
+    "DROTrainer": "rlft.trainers.dro",
     "ExSearchConfig": "rlft.trainers.exsearch",
     "ExSearchTrainer": "rlft.trainers.exsearch",
     "SHEARConfig": "rlft.trainers.shear",
     "SHEARTrainer": "rlft.trainers.shear",
 }
-__all__ = ["ExSearchConfig", "ExSearchTrainer", "SHEARConfig", "SHEARTrainer", "__version__"]
+__all__ = [*_LAZY, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,9 @@ What a group of samples can go wrong with, and the option against it, is in sect
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,10 @@ class Weighed:
     def scored(self) -> list[float]:
         """The scores there are."""
         return [score for score in self.scores_K if score is not None]
+
+    def record(self) -> dict[str, Any]:
+        """All of it, by name."""
+        return asdict(self)
 
 
 def answer_score(

@@ -8,7 +8,7 @@ pass over it and the next writer cuts it off. JSON has no NaN: non-finite floats
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     *lines, _torn = Path(path).read_bytes().split(b"\n")
     return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def json_lines(records: Iterable[Mapping[str, object]]) -> str:
+    """The text of a file of records."""
+    return "".join(to_json(record) + "\n" for record in records)
 
 
 def to_json(value: object) -> str:

@@ -11,6 +11,7 @@ RETRIEVERS = {
     "bm25": "rlft.retrieval.bm25:BM25Retriever",
     "dense": "rlft.retrieval.dense:DenseRetriever",
     "http": "rlft.retrieval.http:HTTPRetriever",
+    "selected": "rlft.pair:SelectedRetriever",
 }
 
 

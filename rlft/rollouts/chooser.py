@@ -4,7 +4,7 @@ token = min {v : sum_{w <= v} p(w) > u}. The numbers u_1, u_2, ... of a draw com
 et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011), so what is sampled depends on the distribution, the seed
 and the step, and not on what else is in the batch.
 
-Legend: A draws that choose, B all draws, R rows of logits, T new tokens, V vocabulary.
+Legend: A draws that choose, B all draws, G pairs of a row and a grammar, R rows of logits, T new tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,19 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from rlft.rollouts.policy import Draw, Sampling
 
+NOT_NUMBERS = (
+    "the model's logits are NaN or infinite, so nothing can be sampled from it: its weights have diverged or its dtype "
+    "overflows; lower learning_rate, or load it in bf16 or fp32."
+)
+
 
 class Chooser:
     """Chooses the next token of every draw and keeps its log-probability.
 
     Args:
-        draws: for their seeds and caps.
-        sampling: the distribution; temperature, then top-k, then top-p, as transformers does it.
+        draws: for their seeds, caps and grammars.
+        sampling: the distribution; what a grammar forbids is out first, then come temperature, top-k and top-p, as
+            transformers does it.
         device: of the logits.
     """
 
@@ -40,6 +46,10 @@ class Chooser:
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self.uniform_TB = torch.from_numpy(_uniforms(draws)).T.to(device, dtype)
         self.count = len(draws)
+        self.grammars = [draw.grammar for draw in draws]
+        self.held_B = np.array([grammar is not None for grammar in self.grammars])
+        self.said: list[list[int]] = [[] for _ in draws]
+        """What each draw under a grammar has chosen."""
         self.who: list[np.ndarray] = []
         self.ids: list[np.ndarray] = []
         self.logprobs: list[Tensor] = []
@@ -54,7 +64,12 @@ class Chooser:
 
         Returns:
             (A,) ids.
+
+        Raises:
+            FloatingPointError: if logits that a grammar allows are not numbers.
         """
+        if self.held_B[draw_A].any():
+            logits_RV, row_A = self._held(logits_RV, row_A, draw_A)
         rows = torch.from_numpy(row_A).to(logits_RV.device)
         if self.temperature == 0:
             scaled_RV = logits_RV
@@ -71,7 +86,26 @@ class Chooser:
         self.who.append(draw_A)
         self.ids.append(choice_A1[:, 0].cpu().numpy())
         self.logprobs.append(logprob_A1[:, 0])
+        for place in self.held_B[draw_A].nonzero()[0]:
+            self.said[draw_A[place]].append(int(self.ids[-1][place]))
         return self.ids[-1]
+
+    def _held(self, logits_RV: Tensor, row_A: np.ndarray, draw_A: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """A row of logits for each grammar of a row, what it forbids at minus infinity; and the row of each draw.
+
+        Draws of one row have chosen the same, so one grammar allows them the same.
+        """
+        pairs: dict[tuple[int, int], int] = {}
+        keys = [(int(row), id(self.grammars[draw])) for row, draw in zip(row_A, draw_A, strict=True)]
+        pair_A = np.array([pairs.setdefault(key, len(pairs)) for key in keys])
+        _, first_G = np.unique(pair_A, return_index=True)
+        held_GV = logits_RV[torch.from_numpy(row_A[first_G]).to(logits_RV.device)]
+        for pair, draw in enumerate(draw_A[first_G]):
+            grammar = self.grammars[draw]
+            ids = grammar.allowed(self.said[draw]) if grammar else ()
+            if len(ids):
+                held_GV[pair] = only(held_GV[pair], ids)
+        return held_GV, pair_A
 
     def chosen(self) -> tuple[list[list[int]], list[list[float]]]:
         """Ids and log-probabilities of each draw's steps."""
@@ -82,6 +116,19 @@ class Chooser:
         ids = np.concatenate(self.ids)[order]
         logprobs = torch.cat(self.logprobs).cpu().numpy()[order]
         return [part.tolist() for part in np.split(ids, ends)], [part.tolist() for part in np.split(logprobs, ends)]
+
+
+def only(logits_V: Tensor, ids: Sequence[int]) -> Tensor:
+    """Logits with all but those of `ids` at minus infinity.
+
+    Raises:
+        FloatingPointError: if those are not numbers.
+    """
+    index = torch.tensor(ids, device=logits_V.device)
+    kept = logits_V[index]
+    if not kept.logsumexp(-1).isfinite():
+        raise FloatingPointError(NOT_NUMBERS)
+    return torch.full_like(logits_V, -torch.inf).index_copy(0, index, kept)
 
 
 def invert_cdf(probs_RV: Tensor, uniform_A: Tensor, row_A: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from rlft.rollouts.drawing import check_draws, check_logprobs, generation_of
+from rlft.rollouts.drawing import check_draws, check_logprobs, generation_of, refuse_grammars
 from rlft.rollouts.policy import Draw, Generation, Sampling, seed_of
 from rlft.rollouts.transformers_policy import ready_to_sample
 
@@ -45,14 +45,15 @@ class ContinuousPolicy:
         """One generation per draw, in order.
 
         Raises:
-            ValueError: for a draw that the model cannot continue, or for top-p or top-k, whose log-probabilities are
-                not given, before anything is sampled.
+            ValueError: for a draw that the model cannot continue, one under a grammar, or top-p or top-k, whose
+                log-probabilities are not given, before anything is sampled.
             RuntimeError: if the engine failed.
         """
         config = self.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
         check_draws(draws, vocab_size=config.vocab_size, max_length=limit)
         check_logprobs(sampling, "processed")
+        refuse_grammars(draws, self)
         if not draws:
             return []
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model

@@ -44,6 +44,20 @@ def check_draws(draws: Sequence[Draw], *, vocab_size: int | None = None, max_len
             )
 
 
+def refuse_grammars(draws: Sequence[Draw], policy: object) -> None:
+    """Refuse draws under a grammar, for a sampler whose engine does not ask anybody which ids may come next.
+
+    Raises:
+        ValueError: naming the option that asks for it and the sampler that can.
+    """
+    index = next((index for index, draw in enumerate(draws) if draw.grammar is not None), None)
+    if index is not None:
+        raise ValueError(
+            f"draw {index} is held to a grammar (constrained=True), and {type(policy).__name__} cannot keep to one; "
+            "set constrained=False, or sample with TransformersPolicy (sampler=transformers)."
+        )
+
+
 def check_logprobs(sampling: Sampling, given: LogprobsAre) -> None:
     """Refuse a sampling for which an engine's log-probabilities are not those that `Generation` promises.
 

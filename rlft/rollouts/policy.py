@@ -30,6 +30,21 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+class Grammar(Protocol):
+    """Which texts a draw may give, token by token."""
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[int]:
+        """The ids that may come next.
+
+        Args:
+            ids: of the draw so far, all of them allowed when they were chosen, up to where the text is over.
+
+        Returns:
+            None of them twice; empty where the text is over: nothing that follows belongs to it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """One generation that is wanted."""
@@ -37,6 +52,8 @@ class Draw:
     prompt_ids: list[int]
     seed: int
     max_new_tokens: int
+    grammar: Grammar | None = None
+    """Sample among the ids that it allows alone; None to sample among all. Draws may share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,8 @@ class Generation:
     ids: list[int]
     """Up to and including the stop token, if one was reached. Never a padding token."""
     logprobs: list[float]
-    """Per id, of log_softmax(logits / temperature) before top-p and top-k (at temperature 1 when greedy)."""
+    """Per id, of log_softmax(logits / temperature) before top-p and top-k (at temperature 1 when greedy). Under a
+    grammar the softmax is over the ids it allows at that place: the logits of all others count as minus infinity."""
     stopped: bool
     """True if a stop token ended it, False if `max_new_tokens` did."""
 

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
-from rlft.rollouts.drawing import LogprobsAre, check_draws, check_logprobs, generation_of
+from rlft.rollouts.drawing import LogprobsAre, check_draws, check_logprobs, generation_of, refuse_grammars
 from rlft.rollouts.policy import Draw, Generation, Sampling
 
 FIRST_PAUSE = 0.5
@@ -92,12 +92,13 @@ class ServerPolicy:
         """One generation per draw, in order.
 
         Raises:
-            ValueError: for an empty prompt, a cap below 1, or a sampling whose log-probabilities the server does not
-                give, before anything is sent.
+            ValueError: for an empty prompt, a cap below 1, a draw under a grammar, or a sampling whose
+                log-probabilities the server does not give, before anything is sent.
             ServerError: if one draw fails; no further requests are sent then.
         """
         check_draws(draws)
         check_logprobs(sampling, self.logprobs_are)
+        refuse_grammars(draws, self)
         given_up = threading.Event()
         failures: list[Exception] = []
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from rlft.rollouts.carried_cache import CarriedCache
-from rlft.rollouts.chooser import Chooser
+from rlft.rollouts.chooser import NOT_NUMBERS, Chooser
 from rlft.rollouts.drawing import check_draws, generation_of
 from rlft.rollouts.policy import Draw, Generation, Sampling
 from rlft.rollouts.row_cache import keeps_rows, may_have_holes
@@ -136,10 +136,7 @@ class TransformersPolicy:
         rows = zip(draws, *chooser.chosen(), strict=True)
         found = [generation_of(draw, ids, logprobs, self.stop_ids) for draw, ids, logprobs in rows]
         if not np.isfinite([value for generation in found for value in generation.logprobs]).all():
-            raise FloatingPointError(
-                "the model's logits are NaN or infinite, so nothing can be sampled from it: its weights have diverged "
-                "or its dtype overflows; lower learning_rate, or load it in bf16 or fp32."
-            )
+            raise FloatingPointError(NOT_NUMBERS)
         return found
 
     def _generate(self, prompts: Sequence[list[int]], caps_B: np.ndarray, chooser: Chooser) -> None:

@@ -13,7 +13,7 @@ engine's kernels give the same logits.
 from collections.abc import Sequence, Set
 from typing import Any
 
-from rlft.rollouts.drawing import LogprobsAre, check_draws, check_logprobs, generation_of
+from rlft.rollouts.drawing import LogprobsAre, check_draws, check_logprobs, generation_of, refuse_grammars
 from rlft.rollouts.policy import Draw, Generation, Sampling
 
 _MODES: dict[str, LogprobsAre] = {"raw_logprobs": "raw", "processed_logprobs": "processed"}
@@ -48,14 +48,15 @@ class VLLMPolicy:
         """One generation per draw, in order.
 
         Raises:
-            ValueError: for a draw that the engine cannot continue, or a sampling whose log-probabilities it does not
-                give, before anything is sampled.
+            ValueError: for a draw that the engine cannot continue, one under a grammar, or a sampling whose
+                log-probabilities it does not give, before anything is sampled.
             RuntimeError: if the engine ended a continuation neither at a stop id nor at the cap.
         """
         from vllm import SamplingParams
 
         check_draws(draws, vocab_size=self.vocab_size, max_length=self.max_length)
         check_logprobs(sampling, self.logprobs_are)
+        refuse_grammars(draws, self)
         if not draws:
             return []
         requests = [

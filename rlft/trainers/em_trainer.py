@@ -66,6 +66,10 @@ class EMTrainer:
         """What must be equal for a run to go on, beside what `settings_of` names."""
         raise NotImplementedError
 
+    def prepared(self, current: Round, name: str, rows: Dataset) -> Sequence[Row]:
+        """The rows as the rounds take them; what is made for them is a stage of `current`."""
+        return rows
+
     def start(self, current: Round) -> None:
         """Make round 0."""
         raise NotImplementedError
@@ -115,8 +119,11 @@ class EMTrainer:
         """
         self.claim_folder()
         self.history = []
+        first = Round(self.folder, 0)
+        train = self.prepared(first, "train", self.train_dataset)
+        dev = list(self.prepared(first, "dev", self.eval_dataset))
         run_rounds(
-            self._round,
+            lambda number: self._round(number, train, dev),
             rounds=self.args.num_rounds,
             patience=self.args.patience,
             metric=str(self.args.metric_for_best_model),
@@ -124,16 +131,16 @@ class EMTrainer:
         )
         return self.history
 
-    def _round(self, number: int) -> dict[str, float]:
+    def _round(self, number: int, train: Sequence[Row], dev: Sequence[Row]) -> dict[str, float]:
         current = Round(self.folder, number)
         if number == 0:
             self.start(current)
         else:
             before = Round(self.folder, number - 1)
             origin = Round(self.folder, 0) if self.args.restart_from_warm_up else before
-            chosen = questions_of(number, len(self.train_dataset), self.args.questions_per_round, self.args.seed)
-            self.step(current, before, origin, [self.train_dataset[index] for index in chosen])
-        metrics = {**self._validated(current, "dev", list(self.eval_dataset)), "round": number}
+            chosen = questions_of(number, len(train), self.args.questions_per_round, self.args.seed)
+            self.step(current, before, origin, [train[index] for index in chosen])
+        metrics = {**self._validated(current, "dev", dev), "round": number}
         self.history.append(metrics)
         if self.on_round and PartialState().is_main_process:
             self.on_round(number, metrics)
@@ -159,8 +166,8 @@ class EMTrainer:
         number = self.best if round is None else round
         if not (self.folder / f"round-{number}").is_dir():
             raise ValueError(f"{self.folder} has no round {number}; train first, or name a round that was done.")
-        rows = list(eval_dataset)
-        return self._validated(Round(self.folder, number), f"{name}-{fingerprint(rows)[:8]}", rows)
+        current, name = Round(self.folder, number), f"{name}-{fingerprint(list(eval_dataset))[:8]}"
+        return self._validated(current, name, list(self.prepared(current, name, eval_dataset)))
 
     def settings(self) -> dict[str, Any]:
         """The configuration's share of what must be equal for a run to go on."""

@@ -8,7 +8,7 @@ validate  dev-*.jsonl.gz            trajectories with the answer sampled; dev.js
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -17,11 +17,11 @@ from torch import nn
 from rlft.em.diagnostics import ess_histogram, weight_metrics
 from rlft.em.score import score_answers
 from rlft.em.stages import Round
-from rlft.em.weighing import Weighed, WeightOptions, answer_score, weigh
+from rlft.em.weighing import WeightOptions, answer_score, weigh
 from rlft.evaluate.qa import exact_match
 from rlft.evaluate.search_metrics import search_metrics
 from rlft.record.folder import write_whole
-from rlft.record.jsonl import read_jsonl, to_json
+from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.retrieval.passage import Retriever
 from rlft.rollouts.policy import GREEDY, Policy, Sampling
 from rlft.rollouts.search import AnswerMode, SearchRollout
@@ -67,7 +67,7 @@ class SearchSteps:
             path = current.folder / f"scores-{number:05d}.jsonl"
             if not path.exists():
                 sampled = self.rolls.read(current.folder, SAMPLED, (number, shard))
-                write_whole(path, lines(self._scores(self.rolls.models.at(before.folder), sampled)))
+                write_whole(path, json_lines(self._scores(self.rolls.models.at(before.folder), sampled)))
 
     def weigh(self, current: Round, rows: Sequence[Row]) -> None:
         """w_k = exp s_k / sum_j exp s_j over the trajectories of a question (eq. 4)."""
@@ -80,8 +80,8 @@ class SearchSteps:
             scores = self._answer_scores(row, logliks, reasons, options)
             correct = [_is_correct(trajectory, row) for trajectory in trajectories]
             weighed[row["id"]] = weigh(scores, options, correct if options.weighting == "rejection" else None)
-        records = ({"id": key, **_record(question)} for key, question in weighed.items())
-        write_whole(current.folder / "weights.jsonl", lines(records))
+        records = ({"id": key, **question.record()} for key, question in weighed.items())
+        write_whole(current.folder / "weights.jsonl", json_lines(records))
         questions = list(weighed.values())
         counts = {f"refused/{why}": count for why, count in sorted(refused.items())}
         summary = {**weight_metrics(questions), **counts, "ess_histogram": ess_histogram(questions)}
@@ -185,14 +185,5 @@ def open_ids(trajectory: Trajectory) -> list[int]:
     return [*trajectory.prompt_ids, *before]
 
 
-def lines(records: Iterable[Mapping[str, object]]) -> str:
-    """JSON lines."""
-    return "".join(to_json(record) + "\n" for record in records)
-
-
 def _is_correct(trajectory: Trajectory, row: Row) -> bool:
     return exact_match(str(trajectory.fields.get("answer") or ""), row["golden_answers"]) == 1
-
-
-def _record(weighed: Weighed) -> dict[str, Any]:
-    return {name: getattr(weighed, name) for name in ("scores_K", "weights_K", "search_K", "dropped", "ess")}

@@ -40,7 +40,7 @@ class RoundModels:
 
     def start(self, seed: int) -> nn.Module:
         """The base, with a fresh adapter if there is a LoRA configuration."""
-        model = self._base(self.base)
+        model = self.load_base()
         if self.peft_config is None:
             return model
         torch.manual_seed(seed)  # LoRA's A matrices are random
@@ -50,7 +50,7 @@ class RoundModels:
         """The model that `save_pretrained` left in a round's folder, trainable, in evaluation mode."""
         if self.peft_config is None:
             return self._base(str(folder)).eval()
-        return PeftModel.from_pretrained(self._base(self.base), str(folder), is_trainable=True).eval()
+        return PeftModel.from_pretrained(self.load_base(), str(folder), is_trainable=True).eval()
 
     def at(self, folder: Path) -> nn.Module:
         """As `load`; the last one stays loaded."""
@@ -76,6 +76,10 @@ class RoundModels:
             return f"{self.base}@{getattr(self.config(), '_commit_hash', None)} {how}"
         files = sorted(file for pattern in ("*.safetensors", "*.bin", "config.json") for file in folder.glob(pattern))
         return hashlib.blake2b("".join(map(str, map(digest, files))).encode(), digest_size=16).hexdigest() + how
+
+    def load_base(self) -> Any:
+        """The base alone."""
+        return self._base(self.base)
 
     def _base(self, path: str) -> Any:
         with _whole_in_every_process():

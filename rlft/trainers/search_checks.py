@@ -1,6 +1,6 @@
 """Questions and demonstrations that a search cannot be taught with are refused before a model is loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -30,12 +30,21 @@ def check_questions(rows: Dataset, steps: SearchSteps, name: str) -> None:
     Raises:
         ValueError: naming the first bad row and the number of them.
     """
+    check_each(rows, lambda row: check_answerable(row, steps.answers(row), steps.args.max_answer_tokens), name)
+
+
+def check_each(rows: Dataset, check: Callable[[Any], None], name: str) -> None:
+    """Refuse rows that `check` refuses with ValueError or KeyError, an id that stands twice, and no rows at all.
+
+    Raises:
+        ValueError: naming the first bad row and the number of them.
+    """
     if not len(rows):
         raise ValueError(f"{name} has no questions.")
     bad, seen = [], set()
     for row in rows:
         try:
-            _check_question(row, steps)
+            check(row)
             if str(row["id"]) in seen:
                 raise ValueError("its id stands twice.")
         except (ValueError, KeyError) as error:
@@ -45,13 +54,13 @@ def check_questions(rows: Dataset, steps: SearchSteps, name: str) -> None:
         raise ValueError(f"{len(bad)} of {len(rows)} questions of {name} cannot be used; the first, {bad[0]}")
 
 
-def _check_question(row: Any, steps: SearchSteps) -> None:
+def check_answerable(row: Any, answers: Sequence[Sequence[int]], most: int) -> None:
+    """Refuse a row without a question, or with a gold answer of more than `most` tokens, with a ValueError."""
     question_of(row)
-    longest = max(map(len, steps.answers(row)))
-    if longest > steps.args.max_answer_tokens:
+    longest = max(map(len, answers))
+    if longest > most:
         raise ValueError(
-            f"an answer has {longest} tokens, above max_answer_tokens={steps.args.max_answer_tokens}: raise that, or "
-            "leave the question out."
+            f"an answer has {longest} tokens, above max_answer_tokens={most}: raise that, or leave the question out."
         )
 
 

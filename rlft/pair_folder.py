@@ -1,0 +1,113 @@
+"""What the folder of a finished DRO run says of its pair, checked before a model is loaded. No torch is imported.
+
+pair.json    {"selector_model", "generator_model", "list": {...}, "reading": {...}, "chat_template_kwargs": {...}}
+selector/    an adapter of selector_model, or a whole model
+generator/   the same of the generator
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlft.rollouts.list_text import ListOptions
+from rlft.rollouts.reading import ReadingOptions
+
+PAIR = "pair.json"
+SELECTOR, GENERATOR = ROLES = ("selector", "generator")
+_HOLDS = (
+    f"A finished DRO run leaves {PAIR} and the folders {SELECTOR}/ and {GENERATOR}/, both adapters (with "
+    "adapter_config.json) or both whole models (with config.json)."
+)
+
+
+@dataclass(frozen=True)
+class PairFolder:
+    """A folder that holds a pair."""
+
+    folder: Path
+    models: dict[str, str]
+    """Of each role: what its training started from, a folder or Hub id; the base where it is an adapter."""
+    adapters: bool
+    """Both are adapters; else both are whole models."""
+    lists: ListOptions
+    reading: ReadingOptions
+    template_kwargs: dict[str, Any]
+
+    @property
+    def one_base(self) -> bool:
+        """Whether both are adapters of one model."""
+        return self.adapters and self.models[SELECTOR] == self.models[GENERATOR]
+
+    @property
+    def tokenizers(self) -> dict[str, str]:
+        """Where each role's tokenizer lies: in its folder, in the run's, or with the model it started from."""
+        places = {role: (self.folder / role, self.folder) for role in ROLES}
+        return {
+            role: next(
+                (str(place) for place in found if (place / "tokenizer_config.json").is_file()), self.models[role]
+            )
+            for role, found in places.items()
+        }
+
+
+def read_pair_folder(folder: Path) -> PairFolder:
+    """Read and check it.
+
+    Args:
+        folder: of a finished DRO run.
+
+    Raises:
+        ValueError: saying what is missing or malformed, and what a pair's folder holds.
+    """
+    if not (folder / PAIR).is_file():
+        what = f"{folder} is no folder" if not folder.is_dir() else f"{folder} has no {PAIR}"
+        raise ValueError(f"{what}. {_HOLDS} Give its path once it is finished.")
+    kinds = {role: _kind(folder, role) for role in ROLES}
+    if len(set(kinds.values())) > 1:
+        halves = " and ".join(f"{role}/ holds {kind}" for role, kind in kinds.items())
+        raise ValueError(
+            f"{folder}: {halves}. {_HOLDS} Merge the adapter into its base (merge_and_unload) to mix them."
+        )
+    said = _read(folder / PAIR)
+    try:
+        models = {role: str(said[f"{role}_model"]) for role in ROLES}
+        lists, reading = ListOptions(**said["list"]), ReadingOptions(**said["reading"])
+        template_kwargs = dict(said.get("chat_template_kwargs") or {})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{folder / PAIR} is not what a DRO run writes: {reason}. It holds selector_model, generator_model, list, "
+            "reading and chat_template_kwargs."
+        ) from error
+    adapters = "adapter" in kinds[SELECTOR]
+    for role in ROLES if adapters else ():
+        if Path(models[role]).is_absolute() and not Path(models[role]).is_dir():
+            raise ValueError(
+                f"{folder}: the base of {role}/ was {models[role]}, and there is no such folder; set {role}_model in "
+                f"{PAIR} to where it lies now."
+            )
+    return PairFolder(folder, models, adapters, lists, reading, template_kwargs)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"{path} holds a {type(said).__name__}, not an object.")
+    return said
+
+
+def _kind(folder: Path, role: str) -> str:
+    half = folder / role
+    if not half.is_dir():
+        raise ValueError(f"{folder} has no {role}/. {_HOLDS}")
+    files = {"adapter_config.json": "an adapter", "config.json": "a whole model"}
+    kind = next((kind for name, kind in files.items() if (half / name).is_file()), None)
+    if kind is None:
+        raise ValueError(f"{half} holds neither {' nor '.join(files)}. {_HOLDS}")
+    if not any(half.glob("*.safetensors")) and not any(half.glob("*.bin")):
+        raise ValueError(f"{half} holds no weights (*.safetensors, *.bin). {_HOLDS}")
+    return kind
