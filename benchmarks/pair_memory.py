@@ -43,10 +43,12 @@ def measure(arm: str, folder: Path) -> dict[str, Any]:
         one.start(0).save_pretrained(str(folder / role))
         one.forget()
     held = resident()
-    pair = PairModels(models)
+    pair = PairModels(models) if arm == "pair" else None
     for role in roles:
-        work(pair.at(folder / role) if arm == "pair" else models[role].at(folder / role), tokenizer)
-    pair.forget()
+        work(pair.at(folder / role) if pair else models[role].at(folder / role), tokenizer)
+    for one in (pair, *models.values()):
+        if one:
+            one.forget()
     for role in roles:
         fit(models[role].load(folder / role), tokenizer, folder)
     return {"arm": arm, "held_mib": held, "peak_mib": peak(), "above_mib": peak() - held}
