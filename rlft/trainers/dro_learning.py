@@ -108,7 +108,7 @@ class PairLearning:
             raise MostDropped(
                 f"round {current.number}: no list leads to the answer in {hopeless.total()} of {len(weighed)} "
                 f"questions ({dict(hopeless)}), above max_dropped={self.args.max_dropped}: what is left would teach "
-                f"little. See {current.folder}/weights.json. If unscored, no list could be read (invalid_rate): warm up "
-                "the selector, or set constrained=True. Else the generator finds no answer (loglik_best): warm it up, "
-                f"lower min_best_loglik={self.args.min_best_loglik}, or find better candidates."
+                f"little. See {current.folder}/weights.json. If unscored, no list could be read (invalid_rate): warm "
+                "up the selector, or set constrained=True. Else the generator finds no answer (loglik_best): warm it "
+                f"up, lower min_best_loglik={self.args.min_best_loglik}, or find better candidates."
             )
