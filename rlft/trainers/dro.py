@@ -177,6 +177,7 @@ class DROTrainer(EMTrainer):
             target.mkdir(parents=True, exist_ok=True)
             for one in (self.learning.selector, self.learning.generator):
                 shutil.copytree(self.folder / f"round-{self.best}" / one.role, target / one.role, dirs_exist_ok=True)
+                one.rolls.tokenizer.save_pretrained(target / one.role)
             write_whole(target / PAIR, json.dumps(self._usage(), indent=1) + "\n")
         PartialState().wait_for_everyone()
 
