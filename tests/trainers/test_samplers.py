@@ -274,7 +274,7 @@ def test_a_server_that_is_busy_is_asked_again(server: LoraServer, tmp_path: Path
 def test_what_cannot_be_sampled_is_refused_before_anything_is_loaded(
     peft_config: Any, changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlft.trainers.search_options.find_spec", lambda name: None)
+    monkeypatch.setattr("rlft.trainers.sampler_options.find_spec", lambda name: None)
     rows = Dataset.from_list(TASK.rows(2, 1, "dev"))
     with pytest.raises(ValueError, match=message):
         ExSearchTrainer(
