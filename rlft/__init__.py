@@ -14,6 +14,8 @@ _LAZY = {
     "DROTrainer": "rlft.trainers.dro",
     "ExSearchConfig": "rlft.trainers.exsearch",
     "ExSearchTrainer": "rlft.trainers.exsearch",
+    "PrLMConfig": "rlft.trainers.prlm",
+    "PrLMTrainer": "rlft.trainers.prlm",
     "SHEARConfig": "rlft.trainers.shear",
     "SHEARTrainer": "rlft.trainers.shear",
 }

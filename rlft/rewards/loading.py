@@ -1,12 +1,13 @@
 """From reward specs to functions, and the check, before any model is loaded, that the dataset can feed them."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rlft.assets import shipped
-from rlft.plugins import resolve
+from rlft.plugins import PluginError, resolve
 from rlft.rewards.boundary import is_reward_model, reward_name
 from rlft.rewards.outcomes import RewardError
 
@@ -25,16 +26,18 @@ def load_rewards(specs: Sequence[str | Callable[..., Any]]) -> list[Callable[...
 
     Args:
         specs: Ready-made names, `package.module:attr`, `path/to/file.py:attr`, each with settings in brackets
-            where wanted (`length(max_length=512, buffer=128)`), or functions.
+            where wanted (`length(max_length=512, buffer=128)`), or functions. A spec may also name a factory, which
+            takes settings alone, neither `completions` nor `**kwargs`, and returns the reward:
+            `rlft.rewards.personal:rouge(key="title")`.
 
     Returns:
         The functions, in order. They are plain TRL rewards, not yet `checked`.
 
     Raises:
-        PluginError: if a spec does not resolve.
+        PluginError: if a spec does not resolve, or names a factory whose settings do not fit or that gives no reward.
         RewardError: if two have one name, since TRL logs them under it.
     """
-    functions = [resolve(spec, kind="reward", names=ready_made()) for spec in specs]
+    functions = [_load(spec) for spec in specs]
     refuse_same_names(functions)
     return functions
 
@@ -68,6 +71,31 @@ def check_columns(reward_funcs: Iterable[Any], columns: Iterable[str]) -> None:
     for fn in reward_funcs:
         if not is_reward_model(fn):
             _check_one(fn, columns)
+
+
+def _load(spec: str | Callable[..., Any]) -> Callable[..., Any]:
+    found = resolve(spec, kind="reward", names=ready_made())
+    if not isinstance(spec, str):
+        return found
+    bound = found if isinstance(found, functools.partial) else functools.partial(found)
+    takes = inspect.signature(bound.func)
+    if "completions" in takes.parameters or any(p.kind is p.VAR_KEYWORD for p in takes.parameters.values()):
+        return found
+    factory = f"reward {spec!r} takes neither 'completions' nor **kwargs, so it is called as a factory of rewards"
+    try:
+        takes.bind(**bound.keywords)
+    except TypeError as error:
+        raise PluginError(
+            f"{factory}: {error}. A factory's settings stand in brackets, this one takes: "
+            f"{', '.join(takes.parameters) or 'none'}. If it is a reward itself, add **kwargs to its signature."
+        ) from error
+    made = found()
+    if not callable(made):
+        raise PluginError(
+            f"{factory}, and it gave a {type(made).__name__}, which is none. Return a function, or, if it is a reward "
+            "itself, add **kwargs to its signature."
+        )
+    return made
 
 
 def _check_one(fn: Any, columns: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlft.tiny import addition, questions, searcher
+from rlft.tiny import addition, questions, searcher, style
+from rlft.tiny.words import ENDINGS, OPENERS, STYLE_WORDS
 from rlft.tiny.world import World
 
 if TYPE_CHECKING:
@@ -108,13 +109,69 @@ class SearchTask:
         return tiny_model(tokenizer, hidden=self.hidden, layers=2, kv_heads=4, feed_forward=2 * self.hidden, seed=seed)
 
 
+@dataclass(frozen=True)
+class StyleTask:
+    """Requests of users with a style: steps of the warm-up and its rows a step, and the model's width."""
+
+    warm_up_steps: int = 800
+    batch_size: int = 64
+    hidden: int = 64
+
+    def world(self) -> World:
+        """The world of the users, one for each style."""
+        return World(WORLD_SEED, people=len(OPENERS) * len(ENDINGS), companies=2)
+
+    def rows(self, count: int, seed: int, split: str = "train", *, items: int = style.ITEMS) -> list[dict[str, Any]]:
+        """`count` requests of users of a split (`train`, or `test` for the held-out ones), as `style.rows`."""
+        return style.rows(self.world(), count, seed, split, items=items)
+
+    def start(self, seed: int) -> Path:
+        """As `TinyTask.start`."""
+        from rlft.tiny.warmup import IGNORED, SCHEDULE, warm_up
+
+        shown = style.demonstrations(self.world(), self.warm_up_steps * self.batch_size, WARM_UP_SEED + seed)
+        tokenizer = self.tokenizer()
+        prompts = tokenizer([row["prompt"] for row in shown])["input_ids"]
+        completions = tokenizer([f"{row['completion']} {tokenizer.eos_token}" for row in shown])["input_ids"]
+        rows = [
+            {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        schedule = {
+            **SCHEDULE,
+            "max_steps": self.warm_up_steps,
+            "per_device_train_batch_size": self.batch_size,
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
+            "weight_decay": 0.01,
+            "max_length": None,
+        }
+        name = f"style-{self.hidden}"
+        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build)
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Of the task's words, with a chat template that adds none to them."""
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        tokenizer = word_tokenizer(STYLE_WORDS)
+        tokenizer.chat_template = style.BARE_TEMPLATE
+        return tokenizer
+
+    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        from rlft.tiny.model import tiny_model
+
+        return tiny_model(tokenizer, hidden=self.hidden, seed=seed)
+
+
 TASKS: dict[str, TinyTask] = {
     "tiny/addition": AdditionTask(digits=3, warm_up_steps=250),
     "tiny/addition-1": AdditionTask(digits=1, warm_up_steps=60),
     "tiny/search": SearchTask(),
     "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
+    "tiny/style": StyleTask(),
+    "tiny/style-small": StyleTask(warm_up_steps=250, batch_size=48),
 }
-SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small"}
+SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small", "tiny/style": "tiny/style-small"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
 
 LAUNCHER_VARIABLES = (

@@ -1,6 +1,7 @@
 """Reward specs become functions, and what the dataset cannot feed is refused before a model is loaded."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,3 +105,76 @@ def test_length_must_be_given_its_limits():
     with pytest.raises(RewardError, match=r"'length' requires 'max_length'.*length\(max_length=\.\.\.\)"):
         check_columns(load_rewards(["length"]), COLUMNS)
     check_columns(load_rewards(["length(max_length=512, buffer=128)"]), COLUMNS)
+
+
+def test_a_factory_is_called_with_its_settings():
+    functions = load_rewards(['rlft.rewards.personal:rouge(key="title")', "rlft.rewards.personal:think_format"])
+    assert [reward_name(fn) for fn in functions] == ["rouge", "think_format"]
+    check_columns(functions, COLUMNS)
+    said = "thought\n</think>{'title': 'a b'}"
+    assert [fn(completions=[said], answer=["a b"]) for fn in functions] == [[3.0], [1.0]]
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        """
+class Scaled:
+    def __init__(self, by=1.0):
+        self.by = by
+
+    def __call__(self, completions, **kwargs):
+        return [self.by] * len(completions)
+
+
+def number():
+    return 3
+
+
+def sample_wise(completion, answer):
+    return 1.0
+
+
+def refusing(limit):
+    raise ValueError(f"limit={limit} is too small")
+"""
+    )
+    return file
+
+
+def test_a_class_is_a_factory_too(plugins):
+    (reward,) = load_rewards([f"{plugins}:Scaled(by=2.0)"])
+    assert reward(completions=["x", "y"]) == [2.0, 2.0]
+
+
+def test_a_factory_given_as_a_function_is_taken_as_it_is():
+    from rlft.rewards.personal import rouge
+
+    assert load_rewards([rouge]) == [rouge]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "rlft.rewards.personal:rouge",
+            r"factory of rewards: missing a required .*'key'.*takes: key, tokens, think_end",
+        ),
+        ("rlft.rewards.personal:rouge(key=None, stem=1)", r"unexpected keyword argument 'stem'"),
+        ("{file}:number", r"and it gave a int, which is none"),
+        ("{file}:sample_wise", r"missing a required argument: 'completion'.*is a reward itself, add \*\*kwargs"),
+    ],
+)
+def test_factories_that_give_no_reward(spec, message, plugins):
+    with pytest.raises(PluginError, match=message):
+        load_rewards([spec.format(file=plugins)])
+
+
+def test_what_a_factory_refuses_is_its_own_error(plugins):
+    with pytest.raises(ValueError, match="limit=1 is too small"):
+        load_rewards([f"{plugins}:refusing(limit=1)"])
+    with pytest.raises(ValueError, match="tokens"):
+        load_rewards(['rlft.rewards.personal:rouge(key=None, tokens="words")'])
+    with pytest.raises(ValueError, match=r"no/scorer is no folder"):
+        load_rewards(['rlft.reward_models:personalization(folder="no/scorer", key="title")'])
