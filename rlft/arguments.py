@@ -1,6 +1,9 @@
-"""What a recipe needs beyond TRL's own configuration: data columns, rewards, evaluation. Imports no torch."""
+"""What a recipe needs beyond TRL's own configuration: data, rewards, evaluation. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from rlft.data.profile_prompt import SYSTEM
 
 
 @dataclass
@@ -79,4 +82,86 @@ class SearchArguments:
     )
     smoke: bool = field(
         default=False, metadata={"help": "Does everything work here? One round of 16 questions, 16 held-out ones."}
+    )
+
+
+def _listed(*default: Any, text: str) -> Any:
+    return field(default_factory=lambda: list(default), metadata={"help": text})
+
+
+@dataclass
+class PersonalArguments:
+    """Arguments of the recipes that train on the past items of users. Each field's help says what it is.
+
+    Defaults are those of PrLM's code (arXiv 2508.07342) where it states them.
+    """
+
+    task: int | None = field(
+        default=None, metadata={"help": "Task of LaMP, 1 to 7, that the folder --dataset_name holds."}
+    )
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Rewards beside the reward model's; None: rouge and think_format, PrLM's own."},
+    )
+    train_rows: int = field(
+        default=500, metadata={"help": "Rows trained on with rewards, the first ones; 0: all that pairs leave."}
+    )
+    retriever: str = field(
+        default="bm25",
+        metadata={"help": 'Chooses past items: none, random, recency, bm25, dense(model="..."), or file.py:attr.'},
+    )
+    profiles: int = field(default=5, metadata={"help": "Past items that a prompt shows (k)."})
+    prompt_tokens: int = field(default=3000, metadata={"help": "Budget of a prompt; long fields are cut to fit."})
+    over_budget: str = field(
+        default="cut", metadata={"help": "A longer prompt: cut its past items' long fields, or error."}
+    )
+    system_prompt: str = field(default=SYSTEM, metadata={"help": "System turn; an empty text leaves the turn out."})
+    pair_rows: int = field(
+        default=5000, metadata={"help": "Rows that the untrained policy answers for pairs; none is trained on."}
+    )
+    pair_temperature: float = field(
+        default=0.0, metadata={"help": "Of the answers in pairs; 0 is greedy, the paper's."}
+    )
+    pair_batch_size: int = field(default=64, metadata={"help": "Answers for pairs that are sampled together."})
+    negatives: list[str] = _listed(
+        "none", text="Rejected answers: none (no profile, the paper's), swap (another user's), corrupt; several each."
+    )
+    pair_margin: float | None = field(
+        default=None, metadata={"help": "Keep a pair if ROUGE of the chosen answer is ahead by this; None keeps all."}
+    )
+    pair_length_ratio: float | None = field(
+        default=None, metadata={"help": "Keep a pair if no answer has more than so many times the other's words."}
+    )
+    audit_share: float = field(
+        default=0.1, metadata={"help": "Share of the users whose pairs are kept for the audit and the drift checks."}
+    )
+    scorer_form: str = field(
+        default="blind", metadata={"help": "Reward model: blind (question and answer, the paper's) or aware (profile)."}
+    )
+    scorer_model: str | None = field(
+        default=None, metadata={"help": "Its backbone, BERT type or decoder; None: the model that is trained."}
+    )
+    scorer_loss: str = field(default="bt", metadata={"help": "bt (Bradley-Terry, the paper's) or infonce."})
+    scorer_temperature: float = field(default=1.0, metadata={"help": "T of infonce."})
+    scorer_learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate, with linear decay."})
+    scorer_warmup_steps: int = field(default=0, metadata={"help": "Warm-up steps of that rate."})
+    scorer_epochs: float = field(default=3.0, metadata={"help": "Passes over the pairs."})
+    scorer_batch_size: int = field(default=64, metadata={"help": "Pairs per optimiser step, over all processes."})
+    scorer_device_batch_size: int = field(
+        default=64, metadata={"help": "Pairs in one forward and backward of a process; the rest accumulates."}
+    )
+    scorer_max_length: int = field(default=512, metadata={"help": "Tokens that the reward model reads."})
+    scorer_lora_r: int = field(default=0, metadata={"help": "Rank of a LoRA adapter; 0 trains all its weights."})
+    drift_rows: int = field(default=64, metadata={"help": "Rows of a drift check (--drift_steps)."})
+    eval_rows: int = field(default=500, metadata={"help": "Held-out rows evaluated before and after; 0 for none."})
+    eval_temperature: float = field(
+        default=0.0, metadata={"help": "Of the held-out answers; 0 is greedy, the paper's."}
+    )
+    eval_profiles: list[int] = _listed(text="Evaluate with these numbers of past items too: 0 1 2 5.")
+    eval_retrievers: list[str] = _listed(text="Evaluate with these choosers of past items too: none random bm25.")
+    torch_threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
+    )
+    smoke: bool = field(
+        default=False, metadata={"help": "Does everything work here? 5 steps, 96 rows of pairs, 32 held-out rows."}
     )

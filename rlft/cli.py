@@ -3,12 +3,14 @@
 rlft recipes                    recipes and their settings
 rlft recipes copy NAME [DEST]   a recipe with its settings, to edit and run
 rlft rewards                    ready-made reward functions, for --reward_funcs
+rlft rewards audit FOLDER       what a reward model is worth, on users that it was not trained on
 rlft index                      build a corpus's index, for --retriever
 rlft serve-retriever            serve a corpus as POST /retrieve
 """
 
 import argparse
 import ast
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -81,6 +83,21 @@ def list_rewards(arguments: argparse.Namespace) -> None:
     print("\nUse them: --reward_funcs NAME [NAME ...]; your own: package.module:function or path/to/file.py:function")
 
 
+def audit_rewards(arguments: argparse.Namespace) -> None:
+    """Audit a reward model's folder (PrLM, arXiv 2508.07342).
+
+    Raises:
+        CommandError: if the folder or the pairs cannot be used, or it gives scores that are no numbers.
+    """
+    from rlft.reward_models.audit import audit_command, audit_text
+
+    try:
+        audit = audit_command(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise CommandError(error) from error
+    print(json.dumps(audit, indent=2) if arguments.json else audit_text(audit))
+
+
 def index_corpus(arguments: argparse.Namespace) -> None:
     """Build the index of a corpus, or find it built.
 
@@ -150,8 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("--force", action="store_true", help="overwrite files that are there")
     copy.set_defaults(run=copy_recipe)
 
-    rewards = commands.add_parser("rewards", help="list the ready-made reward functions")
+    rewards = commands.add_parser("rewards", help="list the ready-made reward functions, or audit a reward model")
     rewards.set_defaults(run=list_rewards)
+    _add_audit(rewards.add_subparsers(metavar="audit").add_parser("audit", help="audit a reward model's folder"))
 
     index = commands.add_parser("index", help="build a corpus's index")
     _add_corpus(index)
@@ -163,6 +181,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--topk", type=int, default=3, help="passages per query where a client does not say; default: 3")
     serve.set_defaults(run=serve_retriever)
     return parser
+
+
+def _add_audit(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument("folder", metavar="FOLDER", type=Path, help="a reward model: runs/prlm-1/scorer")
+    audit.add_argument("--pairs", metavar="FILE", help="pairs of users it never saw; default: those its training kept")
+    audit.add_argument("--task", help="refuse one of another task: LaMP_4, tiny/style; default: any")
+    audit.add_argument("--seed", type=int, default=0, help="of whose profile is swapped for whose; default: 0")
+    audit.add_argument("--device", help="cpu, cuda, cuda:1; default: the GPU if there is one")
+    audit.add_argument("--json", action="store_true", help="print all figures as JSON")
+    audit.set_defaults(run=audit_rewards)
 
 
 def _add_corpus(parser: argparse.ArgumentParser) -> None:

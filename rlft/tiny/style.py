@@ -1,4 +1,4 @@
-"""Careless style: the tiny task on which a scorer of personal style is watched, and GRPO with it and without.
+"""Careless style: the tiny task on which scorers of personal style, and GRPO with and without them, are watched.
 
 A user has a style, an opener and an ending. A policy reads past items and three words to write about, each after a
 filler; it plans a style, then writes:
@@ -10,6 +10,10 @@ The *careless writer* writes in the user's style (probability .4), in the plain 
 drops each of the three words with probability .2; without past items, as in a fifth of the demonstrations, it always
 writes plainly. With two ways instead of three, own and plain, "not plain" would mean "own", and a scorer that never
 sees a profile would look personal.
+
+A model of three layers learns this in a minute because it also learns to write the past items' own markers, which are
+certain from the second item on; without these its endings follow the profile of a held-out user much less often. A
+batch mixes demonstrations with and without past items: where each has one kind alone, content may stay unlearnt.
 """
 
 import random
@@ -18,17 +22,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlft.tiny.histories import CONTENT, User, histories, users
-from rlft.tiny.words import ENDINGS, FILLERS, OPENERS, PLAIN_STYLE, TOPICS
+from rlft.tiny.words import CONTROLS, ENDINGS, FILLERS, OPENERS, PLAIN_STYLE, TOPICS
 from rlft.tiny.world import World
 
 OWN, PLAIN = 0.4, 0.3
 """Probabilities of the user's style and the plain one; else it is any user's."""
 DROP_WORD, NO_PROFILE = 0.2, 0.2
 ITEMS = 3
-"""Past items that the writer is shown."""
+"""Past items of a row."""
+MOST_ITEMS = 5
+"""Past items that a demonstration shows, 1 to so many of them."""
 THINK_END = "[/plan]"
 WORDING = {"item": "[item] {text}", "join": " ", "profile": "[past] {items} ", "query": "[ask] {query} [write]"}
-"""Templates of `rlft.data.profile_prompt.PromptTemplates`, and of `rlft.reward_models.ScorerSpec`."""
+"""Templates of `rlft.data.prompt_templates.PromptTemplates`, and of `rlft.reward_models.ScorerSpec`."""
 BARE_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }} "
     "<|end|>{% endgeneration %}{% else %}{{ message['content'] }}{% endif %}{{ ' ' if not loop.last }}{% endfor %}"
@@ -75,8 +81,13 @@ def rows(world: World, count: int, seed: int, split: str = "train", *, items: in
 
 def request(query: str, texts: Sequence[str]) -> str:
     """What a policy reads: past items in the order given, and the words to write about."""
-    past = WORDING["join"].join(WORDING["item"].format(text=text) for text in texts)
-    return (WORDING["profile"].format(items=past) if texts else "") + WORDING["query"].format(query=query)
+    return _past(texts) + WORDING["query"].format(query=query)
+
+
+def _past(texts: Sequence[str]) -> str:
+    """The block of past items; empty without any."""
+    items = WORDING["join"].join(WORDING["item"].format(text=text) for text in texts)
+    return WORDING["profile"].format(items=items) if texts else ""
 
 
 def careless_answer(words: Sequence[str], user: User, everyone: Sequence[User], rng: random.Random) -> str:
@@ -98,27 +109,41 @@ def careless_answer(words: Sequence[str], user: User, everyone: Sequence[User], 
     return _written(words, *(PLAIN_STYLE if fate < OWN + PLAIN else (other.opener, other.ending)), rng)
 
 
-def demonstrations(world: World, count: int, seed: int) -> list[dict[str, str]]:
-    """Demonstrations `{prompt, completion}` of the careless writer to the users of the train split.
+def demonstrations(world: World, count: int, seed: int, batch_size: int) -> list[dict[str, Any]]:
+    """Demonstrations of the careless writer to the users of the train split.
 
     Args:
         world: of the users; the wrong styles are of all of them, held-out users too.
         count: how many.
         seed: of everything in them.
+        batch_size: how many, one after the other, show the same number of past items, if they show any: batches of
+            one length cost less.
+
+    Returns:
+        `{text, trained}`: request, completion and end token in one, and for each of its words whether it is learnt.
+        These are the completion's, and the openers and endings of past items from the second on.
     """
     rng = random.Random(f"style demonstrations {seed}")
     writers, everyone = users(world, "train"), users(world)
     found = []
-    for _ in range(count):
+    for number in range(count):
+        if number % batch_size == 0:
+            shown = rng.randint(1, MOST_ITEMS)
         user, words = rng.choice(writers), rng.sample(TOPICS, CONTENT)
         query = " ".join(f"{rng.choice(FILLERS)} {word}" for word in words)
         if rng.random() < NO_PROFILE:
             texts, completion = [], _written(words, *PLAIN_STYLE, rng)
         else:
-            texts = [user.write(rng.sample(TOPICS, CONTENT)) for _ in range(ITEMS)]
+            texts = [user.write(rng.sample(TOPICS, CONTENT)) for _ in range(shown)]
             completion = careless_answer(words, user, everyone, rng)
-        found.append({"prompt": request(query, texts), "completion": completion})
+        found.append(_demonstration(query, texts, f"{completion} {CONTROLS[2]}"))
     return found
+
+
+def _demonstration(query: str, texts: Sequence[str], completion: str) -> dict[str, Any]:
+    asked, unsure = request(query, texts), len(_past(texts[:1]).split())
+    trained = [word in _MARKERS and place >= unsure for place, word in enumerate(asked.split())]
+    return {"text": f"{asked} {completion}", "trained": trained + [True] * len(completion.split())}
 
 
 def content_f1(said: str | None, gold: str) -> float:
@@ -163,8 +188,9 @@ def style_shares(answers: Sequence[str | None], rows: Sequence[Mapping[str, Any]
 
 
 def _kind(written: Sequence[str], row: Mapping[str, Any]) -> str:
-    ends = (written[0], written[-1]) if written else ()
-    return {(row["opener"], row["ending"]): "own", PLAIN_STYLE: "generic"}.get(ends, "other")
+    if not written:
+        return "other"
+    return {(row["opener"], row["ending"]): "own", PLAIN_STYLE: "generic"}.get((written[0], written[-1]), "other")
 
 
 def _written(words: Sequence[str], opener: str, ending: str, rng: random.Random) -> str:

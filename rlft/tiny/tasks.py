@@ -113,8 +113,8 @@ class SearchTask:
 class StyleTask:
     """Requests of users with a style: steps of the warm-up and its rows a step, and the model's width."""
 
-    warm_up_steps: int = 800
-    batch_size: int = 64
+    warm_up_steps: int = 750
+    batch_size: int = 48
     hidden: int = 64
 
     def world(self) -> World:
@@ -129,13 +129,15 @@ class StyleTask:
         """As `TinyTask.start`."""
         from rlft.tiny.warmup import IGNORED, SCHEDULE, warm_up
 
-        shown = style.demonstrations(self.world(), self.warm_up_steps * self.batch_size, WARM_UP_SEED + seed)
+        count = self.warm_up_steps * self.batch_size
+        shown = style.demonstrations(self.world(), count, WARM_UP_SEED + seed, self.batch_size)
         tokenizer = self.tokenizer()
-        prompts = tokenizer([row["prompt"] for row in shown])["input_ids"]
-        completions = tokenizer([f"{row['completion']} {tokenizer.eos_token}" for row in shown])["input_ids"]
         rows = [
-            {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
-            for prompt, completion in zip(prompts, completions, strict=True)
+            {
+                "input_ids": ids,
+                "labels": [token if learnt else IGNORED for token, learnt in zip(ids, row["trained"], strict=True)],
+            }
+            for row, ids in zip(shown, tokenizer([row["text"] for row in shown])["input_ids"], strict=True)
         ]
         schedule = {
             **SCHEDULE,
@@ -145,6 +147,7 @@ class StyleTask:
             "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
             "weight_decay": 0.01,
             "max_length": None,
+            "train_sampling_strategy": "sequential",  # a batch shows one number of past items
         }
         name = f"style-{self.hidden}"
         return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build)
@@ -169,7 +172,7 @@ TASKS: dict[str, TinyTask] = {
     "tiny/search": SearchTask(),
     "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
     "tiny/style": StyleTask(),
-    "tiny/style-small": StyleTask(warm_up_steps=250, batch_size=48),
+    "tiny/style-small": StyleTask(warm_up_steps=240, batch_size=32),
 }
 SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small", "tiny/style": "tiny/style-small"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""

@@ -89,6 +89,8 @@ class PrLMTrainer(SHEARTrainer):
         **kwargs: Any,
     ):
         args = copy.copy(args) if args else PrLMConfig(output_dir="prlm")  # a copy, since weights are filled in
+        if args.drift_steps and args.scorer is None:
+            raise ValueError(f"drift_steps={args.drift_steps} checks a reward model, and there is none: set --scorer.")
         if args.drift_steps and fresh is None:
             raise ValueError(f"drift_steps={args.drift_steps} needs rows to ask the policy about: give `fresh`.")
         own, aware = reward_funcs is None, reads_profile(args.scorer)

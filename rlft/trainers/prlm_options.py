@@ -56,5 +56,3 @@ class PrLMOptions(CreditOptions):
             raise ValueError(
                 f"drift_steps={self.drift_steps} must be at least 0, drift_threshold={self.drift_threshold} in [0, 1]."
             )
-        if self.drift_steps and self.scorer is None:
-            raise ValueError(f"drift_steps={self.drift_steps} checks a reward model, and there is none: set --scorer.")

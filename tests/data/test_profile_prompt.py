@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlft.data.lamp_tasks import LAMP_2_NEWS, LAMP_TASKS
 from rlft.data.profile_prompt import SYSTEM, ProfilePrompt
+from rlft.data.prompt_templates import PromptTemplates
 from rlft.tiny.tokenizer import CHAT_TEMPLATE, char_tokenizer
 
 CHARACTERS = char_tokenizer()
@@ -156,3 +157,41 @@ def test_bad_settings_are_refused() -> None:
     bare.chat_template = None
     with pytest.raises(ValueError, match="lacks a chat template"):
         ProfilePrompt(LAMP_TASKS[4], bare)
+
+
+TEMPLATES = PromptTemplates(item="* {text} = {target}", join="; ", profile="Past: {items}. ", query="Now: {query}")
+
+
+def test_templates_of_your_own() -> None:
+    row = a_row(query="a {text} {x}")
+    items: list[dict[str, Any]] = [{"text": "one {query}", "target": "two"}, {"text": "b", "target": None}]
+    prompt = ProfilePrompt(TEMPLATES, CHARACTERS, system=None)
+    assert prompt.messages(row, items) == [
+        {"role": "user", "content": "Past: * one {query} = two; * b =. Now: a {text} {x}"}
+    ]
+    assert prompt.messages(row, []) == [{"role": "user", "content": "Now: a {text} {x}"}]
+    assert ProfilePrompt(TEMPLATES, CHARACTERS).messages(row, [])[0] == {"role": "system", "content": SYSTEM}
+
+
+def test_templates_are_cut_in_the_texts_alone() -> None:
+    items = some_items(100, 5)
+    whole = ProfilePrompt(TEMPLATES, CHARACTERS, system=None).messages(a_row(), items)
+    prompt = ProfilePrompt(TEMPLATES, CHARACTERS, max_tokens=length(whole) - 80, system=None)
+    messages = prompt.messages(a_row(), items)
+    assert messages[0]["content"] == f"Past: * {'a' * 12} = T0; * bbbbb = T1. Now: q"
+    assert prompt.counts["cut"] == 1
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ({"item": "{target}"}, r"item='{target}' does not show {text}"),
+        ({"item": "{text} {date}"}, r"item='{text} {date}' is no template of text, target: KeyError"),
+        ({"profile": "{}"}, r"profile='{}' is no template of items: IndexError"),
+        ({"query": "{query"}, r"query='{query' is no template of query: ValueError"),
+        ({"query": "nothing"}, r"query='nothing' does not show {query}"),
+    ],
+)
+def test_templates_that_cannot_be_filled_are_refused(templates: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromptTemplates(**templates)
