@@ -136,7 +136,7 @@ def _apart(built: BuiltPairs, recipe: PersonalArguments, training: Any) -> tuple
     """Pairs to train with, and pairs of two other users or more, whose profiles an audit can swap."""
     users = {user_of(asdict(pair)) for pair in built.pairs}
     if len(users) < 3:
-        said = ", ".join(f"{count} {what}" for what, count in built.counts.items() if count)
+        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in built.counts.items() if count)
         raise ValueError(
             f"the policy's answers gave pairs of {len(users)} users ({said}), and three or more are needed, to train "
             "with and to audit. Does it answer in the form that the prompt asks for? See --answer_key, --think_end, "
@@ -179,8 +179,13 @@ def _audit(plan: ScorerPlan, folder: Path, run: Path, training: Any) -> None:
 
 
 def _fresh(plan: ScorerPlan, folder: Path) -> FreshPairs:
-    """Rows of users that the reward model was not trained on, as far as it says."""
-    unseen = {pair.id for pair in read_pairs(folder / HELD_OUT)} if (folder / HELD_OUT).is_file() else set()
-    rows = [row for row in plan.rows if str(row["id"]) in unseen] or plan.rows
+    """Rows of users that the reward model was not trained on, where it says who they are."""
+    held_out = read_pairs(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else []
+    ids, users = {pair.id for pair in held_out}, {pair.user_id for pair in held_out} - {None}
+    rows = [row for row in plan.rows if str(row["id"]) in ids or row["user_id"] in users]
+    if len({user_of(row) for row in rows}) < 2:
+        rows = plan.rows
+        if PartialState().is_main_process:
+            print(f"drift checks ask about users that {folder} may have seen: it names too few others")  # noqa: T201
     options = PairOptions(k=plan.arguments.profiles, negatives=("none", "swap"))
     return FreshPairs(rows[: plan.arguments.drift_rows], plan.prompt.messages, plan.chooser, options)

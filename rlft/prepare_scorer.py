@@ -135,8 +135,9 @@ def _refuse_rows(
     shown = chooser.choose(rows, recipe.profiles)
     if not any(shown):
         raise ValueError(
-            f"--retriever {recipe.retriever} shows no past items, and pairs are answers with some against answers "
-            "without; choose another one, or train without a reward model: --personalization_weight 0."
+            f"--retriever {recipe.retriever} with --profiles {recipe.profiles} shows no past items, and pairs are "
+            "answers with some against answers without; choose another one, or train without a reward model: "
+            "--personalization_weight 0."
         )
     for row, items in zip(rows, shown, strict=True):
         prompt.messages(row, items)

@@ -91,6 +91,8 @@ def lamp_rows(folder: str | Path, task: int | None, splits: Sequence[str], wante
     """
     if task is None:
         raise DataError(f"--dataset_name {folder} is taken for a folder of LaMP; say which task it holds with --task.")
+    if not Path(folder).exists():
+        raise DataError(f"--dataset_name {folder}: no such folder, nor an embedded data set such as tiny/style.")
     if splits[0] == splits[1]:
         raise DataError(f"--dataset_train_split and --dataset_test_split are both {splits[0]!r}; hold another one out.")
     histories: Histories = {}

@@ -89,11 +89,11 @@ class ByProfiles(TrainerCallback):
     def table(self) -> list[dict[str, Any]]:
         """For each setting its metrics before and after with intervals, and the paired change; JSON-able."""
         return [
-            {"retriever": setting.retriever, "k": setting.k, "rows": len(self.rows), "metrics": self._metrics(place)}
+            {"retriever": setting.retriever, "k": setting.k, "rows": len(self.rows), "metrics": self._intervals(place)}
             for place, setting in enumerate(self.settings)
         ]
 
-    def _metrics(self, place: int) -> dict[str, dict[str, dict[str, float]]]:
+    def _intervals(self, place: int) -> dict[str, dict[str, dict[str, float]]]:
         before, after = self.results["before"][place], self.results["after"][place]
         intervals = {
             name: {

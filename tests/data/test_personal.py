@@ -1,0 +1,71 @@
+"""Rows for a run: which are whose, that none is in two sorts, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from rlft.data.lamp_tasks import LAMP_TASKS
+from rlft.data.personal import Wanted, lamp_rows, style_rows
+from rlft.data.prompts import DataError
+from rlft.tiny.lamp_files import write_lamp_files
+from rlft.tiny.tasks import StyleTask
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    counts = {"train": 30, "dev": 6, "test": 6}
+    return write_lamp_files(tmp_path_factory.mktemp("lamp"), 5, StyleTask().world(), counts)
+
+
+@pytest.mark.parametrize(("train", "pairs", "expected"), [(10, 20, 10), (0, 20, 10), (30, 0, 30), (0, 0, 30)], ids=str)
+def test_training_rows_come_first_and_pairs_next(folder: Path, train: int, pairs: int, expected: int) -> None:
+    rows = lamp_rows(folder, 5, ("train", "dev"), Wanted(train, pairs, 4))
+    everything = lamp_rows(folder, 5, ("train", "dev"), Wanted(30, 0, 0)).train
+    assert rows.train == everything[:expected]
+    assert rows.pairs == everything[expected : expected + pairs]
+    assert len(rows.held_out) == 4
+    assert {row["id"] for row in rows.held_out}.isdisjoint(row["id"] for row in everything)
+    assert rows.name == "LaMP_5"
+    assert rows.lamp is LAMP_TASKS[5]
+    assert all(row["answer"] == row["gold"] for row in (*rows.train, *rows.held_out))
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted", "message"),
+    [
+        (("train", "dev"), Wanted(11, 20, 4), "has 30 usable rows in 'train'"),
+        (("train", "dev"), Wanted(0, 30, 4), "has 30 usable rows"),
+        (("train", "test"), Wanted(1, 1, 4), "the golds of 'test' are not public, and --dataset_test_split"),
+        (("test", "dev"), Wanted(1, 1, 4), "the golds of 'test' are not public, and --dataset_train_split"),
+        (("dev", "dev"), Wanted(1, 1, 4), "are both 'dev'"),
+    ],
+)
+def test_what_lamp_rows_refuse(folder: Path, splits: tuple[str, str], wanted: Wanted, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        lamp_rows(folder, 5, splits, wanted)
+
+
+def test_a_task_must_be_named_and_counts_be_counts(folder: Path) -> None:
+    with pytest.raises(DataError, match="--task"):
+        lamp_rows(folder, None, ("train", "dev"), Wanted(1, 1, 1))
+    with pytest.raises(DataError, match="no such folder"):
+        lamp_rows(folder / "none", 5, ("train", "dev"), Wanted(1, 1, 1))
+    with pytest.raises(DataError, match="none below 0"):
+        Wanted(1, -1, 1)
+
+
+def test_embedded_rows_keep_users_apart() -> None:
+    rows = style_rows("tiny/style", Wanted(200, 300, 100), items=5)
+    assert [len(some) for some in (rows.train, rows.pairs, rows.held_out)] == [200, 300, 100]
+    seen, held_out = ({row["user_id"] for row in some} for some in ([*rows.train, *rows.pairs], rows.held_out))
+    assert seen.isdisjoint(held_out)
+    assert len({row["id"] for row in [*rows.train, *rows.pairs, *rows.held_out]}) == 600
+    assert {len(row["profile"]) for row in rows.train} == {5}
+    assert rows.lamp is None
+    assert style_rows("tiny/style-small", Wanted(1, 0, 0), items=3).name == rows.name == "tiny/style"
+
+
+@pytest.mark.parametrize(("name", "train", "message"), [("tiny/addition", 1, "tiny/style"), ("tiny/style", 0, "say")])
+def test_what_style_rows_refuse(name: str, train: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        style_rows(name, Wanted(train, 0, 0), items=3)

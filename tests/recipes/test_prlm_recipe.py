@@ -1,0 +1,312 @@
+"""The recipe of personal answers as a user runs it: the smoke end to end, LaMP's files, and bad input refused early."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlft.configure import ConfigurationError
+from rlft.record.jsonl import read_jsonl
+from rlft.reward_models import read_pairs
+from rlft.reward_models.users import user_of
+from rlft.tiny.lamp_files import write_lamp_files
+from rlft.tiny.tasks import StyleTask
+from tests.trainers.prlm_runs import write_scorer
+
+ROOT = Path(__file__).parents[2]
+RECIPE = str(ROOT / "recipes/prlm.py")
+
+
+def prlm(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, RECIPE, *flags]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run folder and printed text of one smoke run."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
+    finished = prlm("--smoke", "--output_dir", str(folder), *flags)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder, finished.stdout
+
+
+def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
+    folder, text = smoke
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["recipe"]["scorer_form"] == "aware"
+    assert config["training"]["credit"] == "constant"
+    counts = json.loads((folder / "pairs.json").read_text())
+    pairs = read_pairs(folder / "pairs.jsonl")
+    assert counts["rows"] == 96
+    assert len(pairs) == counts["pairs"]
+    assert json.loads((folder / "audit.json").read_text())["negatives"].keys() == {"none", "swap"}
+    logged = read_jsonl(folder / "record/metrics.jsonl")
+    assert sum("reward" in row for row in logged) == 4
+    for name in ("rewards/content/mean", "rewards/personalization/mean", "prlm/variance_share/personalization"):
+        assert any(name in row for row in logged)
+    assert [row["step"] for row in logged if "drift/alarm" in row] == [0, 2, 4]
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "adapter_model.safetensors").is_file()
+    for line in ("swap gap", "share of the advantage variance", "reward model on fresh pairs", "reloaded from disk"):
+        assert line in text
+    for name in ("own", "generic", "other", "content f1", "parseable"):
+        assert f"held-out {name}, recency, k=3" in text
+
+
+def test_evaluation_stands_in_the_folder_by_items_shown(smoke: tuple[Path, str]) -> None:
+    folder, _ = smoke
+    table = json.loads((folder / "evaluation.json").read_text())
+    assert [(row["retriever"], row["k"]) for row in table] == [
+        ("recency", 3),
+        ("none", 0),
+        ("recency", 1),
+        ("recency", 2),
+        ("recency", 5),
+    ]
+    for row in table:
+        for metric in row["metrics"].values():
+            change = metric["after"]["value"] - metric["before"]["value"]
+            assert metric["change"]["value"] == pytest.approx(change)
+            assert metric["before"]["low"] <= metric["before"]["value"] <= metric["before"]["high"]
+    for when in ("before", "after"):
+        said = read_jsonl(folder / f"record/held_out_{when}.jsonl")
+        assert len(said) == 5 * 32
+        assert len({row["id"] for row in said}) == 32
+
+
+def test_no_user_of_the_audit_was_trained_on(smoke: tuple[Path, str]) -> None:
+    folder, _ = smoke
+    everyone = read_pairs(folder / "pairs.jsonl")
+    held_out = read_pairs(folder / "scorer/held_out.jsonl")
+    trained = json.loads((folder / "scorer/scorer.json").read_text())["trained"]
+    unseen = {user_of({"user_id": pair.user_id, "profile": []}) for pair in held_out}
+    assert len(unseen) >= 2
+    assert trained["pairs"] == len(everyone) - len(held_out)
+    assert sum(pair.user_id in unseen for pair in everyone) == len(held_out)
+
+
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+    lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
+    code = (
+        f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke[0], timeout=120)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert int(finished.stdout.split()[-1]) > 0
+
+
+def test_a_run_goes_on_with_its_own_reward_model_and_its_own_start(smoke: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(smoke[0], folder)
+    kept = [folder / "scorer/model.safetensors", folder / "pairs.jsonl", folder / "record/held_out_before.jsonl"]
+    before = [path.read_bytes() for path in kept]
+    flags = ["--smoke", "--output_dir", str(folder), "--resume_from_checkpoint", "true", "--drift_steps", "0"]
+    finished = prlm(*flags, "--max_steps", "5", "--lr_scheduler_type", "constant")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert [path.read_bytes() for path in kept] == before
+    assert "pairs, " not in finished.stdout
+    rewarded = [row["step"] for row in read_jsonl(folder / "record/metrics.jsonl") if "reward" in row]
+    assert rewarded == [1, 2, 3, 4, 5]
+
+
+def test_shear_credit_and_a_given_reward_model_are_a_flag_each(smoke: tuple[Path, str], tmp_path: Path) -> None:
+    """Runs without a name are numbered; no pairs are built, and the given folder is audited and copied."""
+    flags = ["--smoke", "--max_steps", "2", "--eval_rows", "0", "--scorer", str(smoke[0] / "scorer")]
+    finished = prlm(*flags, "--credit", "shear", "--window", "4", "--stride", "2", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    folder = tmp_path / "runs/prlm-1"
+    assert not (folder / "pairs.jsonl").exists()
+    audits = [json.loads((run / "audit.json").read_text()) for run in (folder, smoke[0])]
+    assert audits[0] == audits[1]
+    assert (folder / "scorer/scorer.json").read_text() == (smoke[0] / "scorer/scorer.json").read_text()
+    assert json.loads((folder / "evaluation.json").read_text()) == []
+
+
+MINE = """
+def letters(completions, **kwargs):
+    return [float(len(completion[-1]["content"]) % 5) for completion in completions]
+"""
+
+
+def test_lamp_s_files_without_a_reward_model(tmp_path: Path) -> None:
+    """Rows that cannot be used are counted; answers that are none count as unparseable."""
+    folder = write_lamp_files(tmp_path, 4, StyleTask().world(), {"train": 40, "dev": 8})
+    questions = json.loads((folder / "train_questions.json").read_text())
+    golds = json.loads((folder / "train_outputs.json").read_text())
+    questions[0]["input"] = "no marker"
+    golds["golds"].pop(1)
+    (folder / "train_questions.json").write_text(json.dumps(questions))
+    (folder / "train_outputs.json").write_text(json.dumps(golds))
+    (tmp_path / "mine.py").write_text(MINE)
+    out = tmp_path / "run"
+    flags = {
+        "--dataset_name": str(folder),
+        "--task": "4",
+        "--dataset_test_split": "dev",
+        "--model_name_or_path": "tiny/style-small",
+        "--reward_funcs": f"{tmp_path}/mine.py:letters",
+        "--train_rows": "0",
+        "--retriever": "bm25",
+        "--eval_retrievers": "recency",
+        "--personalization_weight": "0",
+        "--drift_steps": "0",
+        "--max_steps": "2",
+        "--eval_profiles": "1",
+    }
+    finished = prlm("--smoke", *(word for pair in flags.items() for word in pair), "--output_dir", str(out))
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    shown = dict(line.rsplit("  ", 1) for line in finished.stdout.splitlines() if line[-1:].isdigit())
+    counts = {label.strip(): value.strip() for label, value in shown.items()}
+    assert counts["rows to train on"] == "38"
+    assert counts["left out, train: no 'article:' in the input"] == "1"
+    assert counts["left out, train: no output of its id"] == "1"
+    table = json.loads((out / "evaluation.json").read_text())
+    settings = [("bm25", 3), ("bm25", 1), ("recency", 3), ("recency", 1)]
+    assert [(row["retriever"], row["k"]) for row in table] == settings
+    assert list(table[0]["metrics"]) == ["rouge1", "rougeL", "parseable", "thinking_words"]
+    assert table[0]["metrics"]["parseable"]["after"]["value"] == 0
+    assert not (out / "scorer").exists()
+
+
+def test_help_imports_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", RECIPE, "--help"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--scorer_form" in done.stdout
+    assert "--personalization_weight" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported & {"torch", "transformers", "trl", "peft", "accelerate", "datasets"} == set()
+
+
+LAMP = ["--dataset_name", "{tmp}/LaMP_4_time", "--task", "4", "--dataset_test_split", "dev"]
+FEW = ["--train_rows", "16", "--pair_rows", "8", "--eval_rows", "4"]
+PAPER = ["--config", "{tmp}/paper.yaml"]
+BAD_INPUT = {
+    "profiles without dates under recency": (
+        ["--dataset_name", "{tmp}/LaMP_4", "--task", "4", "--dataset_test_split", "dev", *FEW],
+        "recency needs numbers",
+    ),
+    "files of another task": ([*LAMP, "--task", "5"], "not of task 5"),
+    "no task": (["--dataset_name", "{tmp}/LaMP_4_time"], "say which task it holds with --task"),
+    "questions without the marker": (["--dataset_name", "{tmp}/bare", "--task", "4"], "no 'article:' in the input"),
+    "folder that is not there": (["--dataset_name", "{tmp}/none", "--task", "4"], "no such folder"),
+    "hidden golds": ([*LAMP[:4], "--dataset_test_split", "test", *FEW], "the golds of 'test' are not public"),
+    "one split for both": ([*LAMP[:4], "--dataset_test_split", "train"], "hold another one out"),
+    "more rows than there are": ([*LAMP, "--train_rows", "30", "--pair_rows", "30"], "has 40 usable rows"),
+    "pairs take all rows": ([*LAMP, "--train_rows", "0", "--pair_rows", "40"], "has 40 usable rows"),
+    "history longer than the budget": (["--prompt_tokens", "20", "--over_budget", "error"], "max_tokens is 20"),
+    "budget that leaves nothing": (["--prompt_tokens", "9"], "what is never cut"),
+    "over_budget that does not exist": (["--over_budget", "drop"], "must be 'cut' or 'error'"),
+    "retriever that does not resolve": (["--retriever", "bm52"], "Did you mean 'bm25'?"),
+    "evaluation retriever that does not resolve": (["--eval_retrievers", "recensy"], "recency"),
+    "items below zero": (["--eval_profiles", "-1"], "none below 0"),
+    "no items to build pairs with": (["--profiles", "0"], "--profiles 0 shows no past items"),
+    "retriever that shows none": (["--retriever", "none"], "with --profiles 3 shows no past items"),
+    "reward model of another task": (["--scorer", "{tmp}/toy"], "is a scorer for the task 'toy'"),
+    "reward model with another tokenizer": (["--scorer", "{tmp}/other"], "trained with another tokenizer"),
+    "reward model that is not there": (["--scorer", "{tmp}/none"], "is no folder"),
+    "form that does not exist": (["--scorer_form", "deaf"], "form='deaf'"),
+    "negatives that do not exist": (["--negatives", "none", "swop"], "negatives=('none', 'swop')"),
+    "loss that does not exist": (["--scorer_loss", "dpo"], "--scorer_loss dpo"),
+    "temperature without infonce": (["--scorer_temperature", "0.1"], "bt has no temperature"),
+    "batch that does not divide": (["--scorer_batch_size", "65"], "must be a multiple of --scorer_device_batch_size"),
+    "checks without a reward model": (["--personalization_weight", "0"], "leave the checks out"),
+    "one user": (["--pair_rows", "1"], "three or more are needed"),
+    "negative count": (["--eval_rows", "-1"], "none below 0"),
+    "reward that needs a column": (["--reward_funcs", "{tmp}/mine.py:needs_hint"], "hint"),
+    "reward that does not resolve": (["--reward_funcs", "exact_macth"], "exact_match"),
+    "format reward without a tag": ([*PAPER, *LAMP, *FEW], "--format_weight 0"),
+    "template settings for training alone": (["--chat_template_kwargs", '{"a": 1}'], "--chat_template_kwargs"),
+    "model that reads no past items": (["--model_name_or_path", "tiny/addition"], "never read past items"),
+    "rows without past items": (["--dataset_name", "tiny/addition"], "has no users with past items"),
+    "batch that is no multiple of the group": (["--per_device_train_batch_size", "12"], "divisible by"),
+    "adapter target that matches nothing": (["--lora_target_modules", "query"], "'query' matches no module"),
+    "credit that does not resolve": (["--credit", "sheer"], "shear"),
+    "unknown key": (["--config", "{tmp}/bad.yaml"], "did you mean 'scorer_form'"),
+    "resuming where nothing was saved": (["--resume_from_checkpoint", "true"], "no folder"),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data, settings and reward models."""
+    folder = tmp_path_factory.mktemp("inputs")
+    world = StyleTask().world()
+    for time in (True, False):
+        write_lamp_files(folder, 4, world, {"train": 40, "dev": 8, "test": 8}, time=time)
+    shutil.copytree(folder / "LaMP_4_time", folder / "bare")
+    questions = json.loads((folder / "bare/train_questions.json").read_text())
+    bare = json.dumps([question | {"input": "what ?"} for question in questions])
+    (folder / "bare/train_questions.json").write_text(bare)
+    (folder / "mine.py").write_text(
+        "def needs_hint(completions, hint, **kwargs):\n    return [0.0] * len(completions)\n"
+    )
+    (folder / "bad.yaml").write_text("scorer_from: blind\n")
+    tiny = yaml.safe_load((ROOT / "recipes/configs/prlm/tiny.yaml").read_text())
+    (folder / "paper.yaml").write_text(yaml.safe_dump(tiny | {"reward_funcs": None, "think_end": None}))
+    write_scorer(folder / "toy")
+    write_scorer(folder / "other")
+    said: dict[str, Any] = json.loads((folder / "other/scorer.json").read_text())
+    said["spec"]["task"], said["tokenizer"] = "tiny/style", "0" * 32
+    (folder / "other/scorer.json").write_text(json.dumps(said))
+    return folder
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, *flags: str) -> str:
+    """What a run says that ends before a model is loaded."""
+    monkeypatch.setattr("sys.argv", ["prlm.py", *flags])
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("model loaded"))
+    with pytest.raises(ConfigurationError) as refused:
+        runpy.run_path(RECIPE, run_name="__main__")
+    message = str(refused.value)
+    assert message.startswith("error: ")
+    return message
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused_before_a_model_is_loaded(
+    case: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, message = BAD_INPUT[case]
+    out = tmp_path / "run"
+    said = in_process(monkeypatch, *(flag.replace("{tmp}", str(inputs)) for flag in flags), "--output_dir", str(out))
+    assert message in said
+    assert not out.exists()
+
+
+def test_the_folder_of_a_run_is_not_overwritten(smoke: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "holds another run" in in_process(monkeypatch, "--smoke", "--output_dir", str(smoke[0]))
+
+
+def test_sharded_runs_want_a_reward_model_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "give its folder with --scorer" in in_process(monkeypatch, "--output_dir", str(tmp_path / "run"))
+
+
+def test_two_processes_share_pairs_and_reward_model(smoke: tuple[Path, str], tmp_path: Path) -> None:
+    """What the untrained policy answers, and what is learnt of it, is what one process alone makes of it."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", RECIPE, "--smoke"]
+    flags = ["--max_steps", "2", "--per_device_train_batch_size", "12", "--scorer_device_batch_size", "32"]
+    finished = subprocess.run(
+        [*command, *flags, "--eval_rows", "7", "--output_dir", str(tmp_path / "run")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.count("Load it:") == 1
+    assert (tmp_path / "run/pairs.jsonl").read_bytes() == (smoke[0] / "pairs.jsonl").read_bytes()
+    audits = [json.loads((folder / "audit.json").read_text()) for folder in (tmp_path / "run", smoke[0])]
+    assert audits[0]["accuracy"] == pytest.approx(audits[1]["accuracy"])
+    assert len(read_jsonl(tmp_path / "run/record/held_out_after.jsonl")) == 5 * 7
