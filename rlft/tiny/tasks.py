@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlft.tiny import addition, questions, searcher
+from rlft.tiny import addition, questions, searcher, selection
+from rlft.tiny.words import SELECTION_WORDS
 from rlft.tiny.world import World
 
 if TYPE_CHECKING:
@@ -108,13 +109,57 @@ class SearchTask:
         return tiny_model(tokenizer, hidden=self.hidden, layers=2, kv_heads=4, feed_forward=2 * self.hidden, seed=seed)
 
 
+@dataclass(frozen=True)
+class SelectTask:
+    """Questions with six candidate passages: steps of the warm-up's three parts, and its rows a step."""
+
+    steps: tuple[int, int, int] = (250, 250, 200)
+    batch_size: int = 32
+    hidden: int = 128
+
+    def rows(self, count: int, seed: int, split: str = "train") -> list[dict[str, Any]]:
+        """`count` different questions of a split (`train`, `dev`, `test`) with candidates, as `selection.rows`."""
+        return selection.rows(count, seed, split)
+
+    def start(self, seed: int) -> Path:
+        """As `TinyTask.start`."""
+        from rlft.tiny.warmup import SCHEDULE, warm_up
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        indices, look_ups, careless = (steps * self.batch_size for steps in self.steps)
+        conversations = selection.demonstrations(indices, look_ups, careless, WARM_UP_SEED + seed)
+        schedule = {
+            **SCHEDULE,
+            "max_steps": sum(self.steps),
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": 1.5e-3,  # at 2e-3 and above it stays at chance
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": {"num_decay_steps": self.steps[-1]},
+            "max_length": None,
+            "train_sampling_strategy": "sequential",  # from plain look-ups to careless ones
+        }
+        rows = [{"messages": messages} for messages in conversations]
+        tokenizer = word_tokenizer(SELECTION_WORDS, selection.BARE_TEMPLATE)
+        return warm_up(
+            f"select-{self.hidden}", rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build
+        )
+
+    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        from rlft.tiny.model import tiny_model
+
+        width = self.hidden
+        return tiny_model(tokenizer, hidden=width, layers=2, heads=8, kv_heads=8, feed_forward=2 * width, seed=seed)
+
+
 TASKS: dict[str, TinyTask] = {
     "tiny/addition": AdditionTask(digits=3, warm_up_steps=250),
     "tiny/addition-1": AdditionTask(digits=1, warm_up_steps=60),
     "tiny/search": SearchTask(),
     "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
+    "tiny/select": SelectTask(),
+    "tiny/select-small": SelectTask(steps=(50, 100, 100), batch_size=12, hidden=64),
 }
-SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small"}
+SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small", "tiny/select": "tiny/select-small"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
 
 LAUNCHER_VARIABLES = (
