@@ -120,7 +120,7 @@ class DROPair:
 
         Args:
             question: not empty.
-            passages: candidates, any number of them, shown in this order.
+            passages: candidates, shown in this order, as many as fit in `max_tokens` of `pair.json`.
 
         Returns:
             Places (from 0) of the K that the selector chooses, best first. A list that it writes untidily is read as

@@ -92,6 +92,8 @@ def shortened(recipe: Arguments, data: ScriptArguments, model: ModelConfig, trai
     training.num_rounds = min(training.num_rounds, 1)
     training.questions_per_round = SMOKE_QUESTIONS
     training.min_best_loglik = None  # a model warmed up this briefly may answer nothing
+    training.warmup_steps = 0  # the only step of a short M-step would have learning rate 0
+    training.metric_for_best_model = "round"  # the round that learnt is the one to reload and compare
     return replace(recipe, dev_rows=min(recipe.dev_rows, SMOKE_ROWS), eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
 
 
@@ -104,6 +106,7 @@ def find_questions(recipe: EMArguments, data: ScriptArguments, embedded: Embedde
     if data.dataset_name is None:
         known = " or ".join(name for name, task in tasks.TASKS.items() if isinstance(task, embedded.kind))
         raise ValueError(f"no questions: set --dataset_name to {known}, a file, or a Hub id.")
+    tasks.refuse_unknown(data.dataset_name)
     if recipe.dev_rows < 1:
         raise ValueError(f"--dev_rows {recipe.dev_rows}: at least one question must choose the best round.")
     if data.dataset_name in tasks.TASKS:

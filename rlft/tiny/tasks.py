@@ -162,6 +162,17 @@ TASKS: dict[str, TinyTask] = {
 SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small", "tiny/select": "tiny/select-small"}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
 
+
+def refuse_unknown(name: str) -> None:
+    """Refuse a name that looks like an embedded task's and is none, before it is looked up on the Hub.
+
+    Raises:
+        ValueError: naming those there are.
+    """
+    if name.startswith("tiny/") and name not in TASKS and not Path(name).exists():
+        raise ValueError(f"there is no embedded task {name!r}; there are {', '.join(TASKS)}.")
+
+
 LAUNCHER_VARIABLES = (
     "RANK",
     "WORLD_SIZE",
