@@ -1,15 +1,16 @@
-"""What does the second adapter cost? Peak memory of a DRO round against the same work with one adapter.
+"""What does the second adapter cost? Peak memory of sampling and scoring, and of a whole DRO round.
 
     ./launch.sh benchmarks/pair_memory.py      writes benchmarks/pair_memory.json
 
 Each arm runs in a process of its own; its figure is the peak resident memory above what the process held before it
 loaded a model. The base is a random Qwen3 of 30 M parameters in fp32 (113 MiB), LoRA rank 16 on all linear layers.
-    one        samples, scores and trains one adapter on the base
-    pair       samples with the selector and scores with the generator on one base, then trains each
+    one        samples and scores with one adapter on the base; in a whole round, then trains it
+    pair       samples with the selector and scores with the generator on one base; then trains each, alone on it
     two_bases  the same with a base for each: what two separately loaded models take
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -22,11 +23,12 @@ from typing import Any
 from learning import ROOT
 
 ARMS = ("one", "pair", "two_bases")
-ROWS, LENGTH = 32, 256
+PHASES = ("sampling", "round")
+ROWS, LENGTH, BATCH = 16, 128, 4
 
 
-def measure(arm: str, folder: Path) -> dict[str, Any]:
-    """One arm, in this process."""
+def measure(arm: str, phase: str, folder: Path) -> dict[str, float]:
+    """One arm, in this process; `sampling` ends before the M-steps."""
     import torch
     from peft import LoraConfig
     from transformers import AutoTokenizer
@@ -46,12 +48,12 @@ def measure(arm: str, folder: Path) -> dict[str, Any]:
     pair = PairModels(models) if arm == "pair" else None
     for role in roles:
         work(pair.at(folder / role) if pair else models[role].at(folder / role), tokenizer)
-    for one in (pair, *models.values()):
-        if one:
-            one.forget()
-    for role in roles:
+    holders: list[Any] = [pair] if pair else list(models.values())
+    for one in holders:
+        one.forget()
+    for role in roles if phase == "round" else ():
         fit(models[role].load(folder / role), tokenizer, folder)
-    return {"arm": arm, "held_mib": held, "peak_mib": peak(), "above_mib": peak() - held}
+    return {"held_mib": held, "peak_mib": peak(), "above_mib": peak() - held}
 
 
 def work(model: Any, tokenizer: Any) -> None:
@@ -62,8 +64,8 @@ def work(model: Any, tokenizer: Any) -> None:
 
     prompts = [[7 + (row + place) % 100 for place in range(LENGTH)] for row in range(ROWS)]
     draws = [Draw(prompt, seed, 8) for seed, prompt in enumerate(prompts)]
-    TransformersPolicy(model, {tokenizer.eos_token_id}, tokenizer.pad_token_id, 16).generate(draws, Sampling())
-    score_answers(model, prompts, [[[9, 10, 11]]] * ROWS, pad_id=tokenizer.pad_token_id, batch_tokens=16 * LENGTH)
+    TransformersPolicy(model, {tokenizer.eos_token_id}, tokenizer.pad_token_id, BATCH).generate(draws, Sampling())
+    score_answers(model, prompts, [[[9, 10, 11]]] * ROWS, pad_id=tokenizer.pad_token_id, batch_tokens=BATCH * LENGTH)
 
 
 def fit(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -77,7 +79,7 @@ def fit(model: Any, tokenizer: Any, folder: Path) -> None:
     row = {"input_ids": ids, "labels": [-100] * (LENGTH - 8) + ids[-8:], "weights": [0.5] * LENGTH}
     args = SFTConfig(
         output_dir=str(folder / "training"),
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=BATCH,
         max_steps=3,
         max_length=None,
         use_cpu=True,
@@ -116,21 +118,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/pair_memory.json")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        options.output.write_text(json.dumps(measure(options.arm, options.folder)))
+        options.output.write_text(json.dumps(measure(options.arm, options.phase, options.folder)))
         return
-    found = {}
+    found: dict[str, dict[str, Any]] = {phase: {} for phase in PHASES}
     with tempfile.TemporaryDirectory() as scratch:
         make_base(Path(scratch) / "base")
-        for arm in ARMS:
+        for phase, arm in itertools.product(PHASES, ARMS):
             file = Path(scratch) / f"{arm}.json"
-            command = [sys.executable, __file__, "--arm", arm, "--folder", scratch, "--output", str(file)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            found[arm] = json.loads(file.read_text())
-    ratios = {f"{arm} / one": found[arm]["above_mib"] / found["one"]["above_mib"] for arm in ARMS[1:]}
-    result = {"command": "./launch.sh benchmarks/pair_memory.py", "cores": os.cpu_count(), "arms": found} | ratios
+            command = [sys.executable, __file__, "--arm", arm, "--phase", phase]
+            subprocess.run(
+                [*command, "--folder", scratch, "--output", str(file)], check=True, stdout=subprocess.DEVNULL
+            )
+            found[phase][arm] = json.loads(file.read_text())
+    ratios = {
+        f"{phase}: {arm} / one": arms[arm]["above_mib"] / arms["one"]["above_mib"]
+        for phase, arms in found.items()
+        for arm in ARMS[1:]
+    }
+    result = {"command": "./launch.sh benchmarks/pair_memory.py", "cores": os.cpu_count(), **found, **ratios}
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

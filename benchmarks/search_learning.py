@@ -39,10 +39,10 @@ GRPO_STEPS, GRPO_BATCH = 32, 128
 MEASURES = ("greedy_em", "sampled_em", "sampled_mistakes")
 
 
-def warm_up(seed: int) -> dict[str, Any]:
+def warm_up(task: str, seed: int) -> dict[str, Any]:
     """The supervised warm-up that all arms of a seed start from."""
     code = "import torch; torch.set_num_threads(1); from rlft.tiny.tasks import TASKS; "
-    return {"seed": seed, **timed([sys.executable, "-c", f"{code}TASKS['tiny/search'].start({seed})"])}
+    return {"seed": seed, **timed([sys.executable, "-c", f"{code}TASKS['{task}'].start({seed})"])}
 
 
 def em_run(arm: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -165,23 +165,22 @@ def train_grpo(seed: int, output: Path) -> None:
         output.write_text(json.dumps({"before": before, "after": evaluate(trainer, rollout, test)}))
 
 
-def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means by arm, and differences to `exsearch` paired by seed."""
-    by = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in ARMS}
+def summarize(runs: list[dict[str, Any]], arms: list[str], measures: tuple[str, ...]) -> dict[str, Any]:
+    """Means by arm, and differences to the first arm, paired by seed."""
+    by = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in arms}
+    first = arms[0]
     summary: dict[str, Any] = {}
     for arm, seeds in by.items():
         summary[arm] = {
             f"{when} {name}": interval([run[when][name] for run in seeds.values()])
             for when in ("before", "after")
-            for name in MEASURES
+            for name in measures
         }
         summary[arm]["cpu_seconds"] = interval([run["cpu_seconds"] for run in seeds.values()])
-        if arm != "exsearch":
-            summary[f"{arm} minus exsearch"] = {
-                name: interval(
-                    [run["after"][name] - by["exsearch"][seed]["after"][name] for seed, run in seeds.items()]
-                )
-                for name in MEASURES
+        if arm != first:
+            summary[f"{arm} minus {first}"] = {
+                name: interval([run["after"][name] - by[first][seed]["after"][name] for seed, run in seeds.items()])
+                for name in measures
             }
     return summary
 
@@ -200,14 +199,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["RLFT_CACHE"] = f"{scratch}/cache"
         for seed in range(options.seeds):
-            warm_ups.append(warm_up(seed))
+            warm_ups.append(warm_up("tiny/search", seed))
             for arm in ARMS:
                 path = Path(scratch) / f"{arm}-{seed}"
                 found = grpo_run(seed, path) if arm == "grpo" else em_run(arm, seed, path)
                 runs.append({"arm": arm, "seed": seed, **found})
                 print(json.dumps(runs[-1]), flush=True)
     result = {"command": "./launch.sh benchmarks/search_learning.py", "cores": os.cpu_count()}
-    result |= {"warm_ups": warm_ups, "runs": runs, "summary": summarize(runs)}
+    result |= {"warm_ups": warm_ups, "runs": runs, "summary": summarize(runs, ARMS, MEASURES)}
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["summary"], indent=1))
 

@@ -36,8 +36,10 @@ def main() -> None:
     )
 
     from rlft import ExSearchTrainer
-    from rlft.finish_search import say_round, train_and_report
-    from rlft.prepare_search import prepare_search, refusals
+    from rlft.finish_em import say_round
+    from rlft.finish_search import train_and_report
+    from rlft.prepare_em import refusals
+    from rlft.prepare_search import prepare_search
 
     plan = prepare_search("exsearch", recipe, data, model, training)
     with refusals():

@@ -46,23 +46,22 @@ class RecipeArguments:
 
 
 @dataclass
-class SearchArguments:
-    """Arguments of the recipes that train with a retriever.
+class EMArguments:
+    """Arguments shared by the EM recipes.
 
     Attributes:
-        retriever: retriever spec; None searches the embedded task's own passages with BM25.
+        retriever: retriever spec; None is for embedded tasks, and for questions that come with their passages.
         retrieval_cache: folder of the on-disk cache of searches; None keeps none.
         layout: layout of the question file, if its columns do not tell.
         dev_rows: training questions set aside to choose the best round by.
         eval_rows: held-out questions.
-        warm_up_dataset: JSONL of demonstrations.
         torch_threads: CPU threads of torch.
         smoke: shorten the run.
     """
 
     retriever: str | None = field(
         default=None,
-        metadata={"help": 'bm25(corpus="c.jsonl"), dense(...), http(url="..."), or file.py:attr. None: embedded task.'},
+        metadata={"help": 'bm25(corpus="c.jsonl"), dense(...), http(url="..."), or file.py:attr. None: with the data.'},
     )
     retrieval_cache: str | None = field(
         default=None, metadata={"help": "Folder in which searches are cached over rounds and runs; None: no cache."}
@@ -74,14 +73,46 @@ class SearchArguments:
     eval_rows: int = field(
         default=512, metadata={"help": "Held-out questions, evaluated before and after; 0 for none."}
     )
-    warm_up_dataset: str | None = field(
-        default=None, metadata={"help": 'JSONL of demonstrations {"messages": [...]}, learnt before round 1.'}
-    )
     torch_threads: int | None = field(
         default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
     )
     smoke: bool = field(
         default=False, metadata={"help": "Does everything work here? One round of 16 questions, 16 held-out ones."}
+    )
+
+
+@dataclass
+class SearchArguments(EMArguments):
+    """Arguments of the recipes that teach a model to search.
+
+    Attributes:
+        warm_up_dataset: JSONL of demonstrations.
+    """
+
+    warm_up_dataset: str | None = field(
+        default=None, metadata={"help": 'JSONL of demonstrations {"messages": [...]}, learnt before round 1.'}
+    )
+
+
+@dataclass
+class ListArguments(EMArguments):
+    """Arguments of the recipes that train a selector and a generator.
+
+    Attributes:
+        selector_model: base of the selector; None is that of the generator.
+        selector_warm_up: JSONL of the selector's demonstrations.
+        generator_warm_up: JSONL of the generator's demonstrations.
+    """
+
+    selector_model: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of another base for the selector; None: both have one base."}
+    )
+    selector_warm_up: str | None = field(
+        default=None, metadata={"help": 'JSONL of demonstrations {"messages": [...]} of lists, learnt before round 1.'}
+    )
+    generator_warm_up: str | None = field(
+        default=None,
+        metadata={"help": 'JSONL of demonstrations {"messages": [...]} of answers, learnt before round 1.'},
     )
 
 

@@ -74,6 +74,7 @@ class DROPair:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int = 8,
+        trust_remote_code: bool = False,
     ) -> "DROPair":
         """Load what a DRO run left.
 
@@ -82,6 +83,7 @@ class DROPair:
             device: where the models go; None takes the GPU if there is one.
             dtype: of the weights; None takes the checkpoint's.
             batch_size: questions read together.
+            trust_remote_code: run code that comes with the base.
 
         Returns:
             The pair. Two adapters of one base share one copy of it.
@@ -93,8 +95,12 @@ class DROPair:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         halves = {}
-        for role, (model, adapter) in _models(saved, {} if dtype is None else {"dtype": dtype}).items():
-            tokenizer = AutoTokenizer.from_pretrained(saved.tokenizers[role])
+        settings: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        models = _models(saved, settings | ({} if dtype is None else {"dtype": dtype}))
+        for role, (model, adapter) in models.items():
+            place = saved.tokenizers[role]
+            which = _revision(saved, role) if place == saved.models[role] else {}
+            tokenizer = AutoTokenizer.from_pretrained(place, **settings, **which)
             frame = ChatFrame(tokenizer, template_kwargs=saved.template_kwargs)
             pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
             policy = TransformersPolicy(model.to(device).eval(), frame.stop_ids, pad_id, batch_size)
@@ -114,7 +120,7 @@ class DROPair:
 
         Args:
             question: not empty.
-            passages: candidates, any number of them, shown in this order.
+            passages: candidates, shown in this order, as many as fit in `max_tokens` of `pair.json`.
 
         Returns:
             Places (from 0) of the K that the selector chooses, best first. A list that it writes untidily is read as
@@ -219,12 +225,21 @@ def _models(saved: PairFolder, settings: dict[str, Any]) -> dict[str, tuple[Any,
     if not saved.adapters:
         return {role: (AutoModelForCausalLM.from_pretrained(path, **settings), None) for role, path in folders.items()}
     if not saved.one_base:
-        bases = {role: AutoModelForCausalLM.from_pretrained(saved.models[role], **settings) for role in folders}
+        bases = {role: _base(saved, role, settings) for role in folders}
         return {role: (PeftModel.from_pretrained(bases[role], path), None) for role, path in folders.items()}
-    base: Any = AutoModelForCausalLM.from_pretrained(saved.models[SELECTOR], **settings)
+    base = _base(saved, SELECTOR, settings)
     both = PeftModel.from_pretrained(base, folders[SELECTOR], adapter_name=SELECTOR)
     both.load_adapter(folders[GENERATOR], adapter_name=GENERATOR)
     return {role: (both, role) for role in folders}
+
+
+def _base(saved: PairFolder, role: str, settings: dict[str, Any]) -> Any:
+    return AutoModelForCausalLM.from_pretrained(saved.models[role], **_revision(saved, role), **settings)
+
+
+def _revision(saved: PairFolder, role: str) -> dict[str, Any]:
+    revision = saved.revisions[role]
+    return {} if revision is None else {"revision": revision}
 
 
 def _row(number: int, question: str, **columns: Any) -> dict[str, Any]:

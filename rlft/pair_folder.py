@@ -1,6 +1,7 @@
 """What the folder of a finished DRO run says of its pair, checked before a model is loaded. No torch is imported.
 
-pair.json    {"selector_model", "generator_model", "list": {...}, "reading": {...}, "chat_template_kwargs": {...}}
+pair.json    {"selector_model", "selector_revision", "generator_model", "generator_revision", "list": {...},
+              "reading": {...}, "chat_template_kwargs": {...}}
 selector/    an adapter of selector_model, or a whole model
 generator/   the same of the generator
 """
@@ -28,6 +29,8 @@ class PairFolder:
     folder: Path
     models: dict[str, str]
     """Of each role: what its training started from, a folder or Hub id; the base where it is an adapter."""
+    revisions: dict[str, str | None]
+    """Of each role: the Hub revision of that."""
     adapters: bool
     """Both are adapters; else both are whole models."""
     lists: ListOptions
@@ -37,7 +40,8 @@ class PairFolder:
     @property
     def one_base(self) -> bool:
         """Whether both are adapters of one model."""
-        return self.adapters and self.models[SELECTOR] == self.models[GENERATOR]
+        named = {(self.models[role], self.revisions[role]) for role in ROLES}
+        return self.adapters and len(named) == 1
 
     @property
     def tokenizers(self) -> dict[str, str]:
@@ -72,6 +76,7 @@ def read_pair_folder(folder: Path) -> PairFolder:
     said = _read(folder / PAIR)
     try:
         models = {role: str(said[f"{role}_model"]) for role in ROLES}
+        revisions = {role: said.get(f"{role}_revision") for role in ROLES}
         lists, reading = ListOptions(**said["list"]), ReadingOptions(**said["reading"])
         template_kwargs = dict(said.get("chat_template_kwargs") or {})
     except (KeyError, TypeError, ValueError) as error:
@@ -87,7 +92,7 @@ def read_pair_folder(folder: Path) -> PairFolder:
                 f"{folder}: the base of {role}/ was {models[role]}, and there is no such folder; set {role}_model in "
                 f"{PAIR} to where it lies now."
             )
-    return PairFolder(folder, models, adapters, lists, reading, template_kwargs)
+    return PairFolder(folder, models, revisions, adapters, lists, reading, template_kwargs)
 
 
 def _read(path: Path) -> dict[str, Any]:

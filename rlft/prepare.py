@@ -189,6 +189,7 @@ def model_path(name: str | None, seed: int) -> str:
 def _known(name: str | None) -> str:
     if name is None:
         raise ValueError("no model: set --model_name_or_path to tiny/addition, a folder, or a Hub id.")
+    tasks.refuse_unknown(name)
     return name
 
 

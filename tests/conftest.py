@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, no display, and one cache of warmed-up tiny models per session."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -7,6 +8,12 @@ import pytest
 
 # Set before any test module imports a library that reads them once.
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="Agg", TOKENIZERS_PARALLELISM="false")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of later collections: each would walk the heap of torch and transformers again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

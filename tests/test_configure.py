@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rlft.configure import ConfigurationError, parse_recipe, settings
+from rlft.tiny import selection
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +77,7 @@ def test_unknown_setting_lists_the_known_ones() -> None:
         parse("--config", "singel_gpu")
 
 
-@pytest.mark.parametrize("recipe", ["shear", "exsearch"])
+@pytest.mark.parametrize("recipe", ["shear", "exsearch", "dro"])
 def test_shipped_settings_are_known(recipe: str) -> None:
     assert set(settings(recipe)) == {"tiny", "single_gpu", "multi_gpu"}
 
@@ -105,10 +106,37 @@ def test_shipped_settings_of_exsearch_hold_known_keys_only(name: str, tmp_path: 
     assert model.use_peft == (name != "multi_gpu")
 
 
+@pytest.mark.parametrize("name", ["tiny", "single_gpu", "multi_gpu"])
+def test_shipped_settings_of_dro_hold_known_keys_only(name: str, tmp_path: Path) -> None:
+    recipe, data, model, training = parse_shipped("dro", name, tmp_path)
+    assert training.selector_objective == "em"
+    assert (recipe.retriever is None) == (data.dataset_name == model.model_name_or_path == "tiny/select")
+    assert model.use_peft == (name != "multi_gpu")
+
+
+def test_the_tiny_setting_of_dro_asks_as_its_model_was_warmed_up(tmp_path: Path) -> None:
+    *_, training = parse_shipped("dro", "tiny", tmp_path)
+    names = ("list_instruction", "answer_instruction", "closed_book_instruction", "passage_format")
+    assert [getattr(training, name) for name in names] == [
+        selection.LIST_INSTRUCTION,
+        selection.ANSWER_INSTRUCTION,
+        selection.CLOSED_BOOK,
+        selection.PASSAGE,
+    ]
+    assert (training.candidates, training.list_size) == (len(selection.RELATIONS), selection.SIZE)
+
+
 HELP = {
     "recipes/shear.py --help": ["--credit", "--reward_funcs"],
     "recipes/exsearch.py --help": ["--retriever", "--max_hops", "--sampler_url", "--num_rounds", "--min_best_loglik"],
-    "-c import+rlft,+rlft.configure,+rlft.credit.options,+rlft.trainers.search_options": [],
+    "recipes/dro.py --help": [
+        "--selector_warm_up",
+        "--list_size",
+        "--sampler_url",
+        "--num_rounds",
+        "--freeze_selector",
+    ],
+    "-c import+rlft,+rlft.configure,+rlft.credit.options,+rlft.trainers.search_options,+rlft.trainers.dro_options": [],
     "-c from+rlft.retrieval+import+load_retriever": [],
 }
 

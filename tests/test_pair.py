@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rlft
 from rlft.pair import DROPair, Half, SelectedRetriever
-from rlft.pair_folder import read_pair_folder
+from rlft.pair_folder import ROLES, read_pair_folder
 from rlft.plugins import PluginError
 from rlft.retrieval import Passage, RetrievalError, load_retriever
 from rlft.rollouts.frame import ChatFrame
@@ -267,6 +267,40 @@ def test_a_damaged_folder_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *args, **settings: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=message):
         DROPair.load(copy)
+
+
+@pytest.mark.parametrize("bases_of", [(0, 0), (0, 1)], ids=["one base", "two bases"])
+def test_bases_are_loaded_as_the_run_loaded_them(
+    tmp_path: Path, bases: list[Path], bases_of: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their revisions, and their code if that is allowed; a tokenizer of the folder's own has no revision."""
+    folder = write_pair(tmp_path, *(bases[number] for number in bases_of))
+    revision = {f"{role}_revision": f"v{number}" for role, number in zip(ROLES, bases_of, strict=True)}
+    changed(**revision)(folder)
+    AutoTokenizer.from_pretrained(bases[0]).save_pretrained(folder / "generator")
+    seen: dict[str, list[tuple[Path, Any, Any]]] = {"model": [], "tokenizer": []}
+
+    def watched(what: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(place: Any, **settings: Any) -> Any:
+            seen[what].append((Path(place), settings.get("revision"), settings["trust_remote_code"]))
+            return original(place, **settings)
+
+        return load
+
+    for what, owner in (("model", AutoModelForCausalLM), ("tokenizer", AutoTokenizer)):
+        monkeypatch.setattr(owner, "from_pretrained", watched(what, owner.from_pretrained))
+    for trusted in (False, True):
+        for found in seen.values():
+            found.clear()
+        DROPair.load(folder, **({"trust_remote_code": True} if trusted else {}))
+        assert seen["model"] == [(bases[number], f"v{number}", trusted) for number in dict.fromkeys(bases_of)]
+        assert seen["tokenizer"] == [(bases[0], "v0", trusted), (folder / "generator", None, trusted)]
+
+
+def test_two_revisions_are_two_bases(copy: Path) -> None:
+    assert read_pair_folder(copy).one_base
+    changed(selector_revision="v1", generator_revision="v2")(copy)
+    assert not read_pair_folder(copy).one_base
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

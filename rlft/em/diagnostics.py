@@ -11,7 +11,7 @@ import numpy as np
 
 from rlft.em.weighing import Dropped, Weighed
 
-COLLAPSED = 0.95  # largest share of a group's weight from which it counts as collapsed
+COLLAPSED = 0.95  # weight of one trajectory from which its group counts as collapsed
 BINS = 10
 
 
@@ -22,8 +22,8 @@ def weight_metrics(questions: Sequence[Weighed]) -> dict[str, float]:
         questions: one `Weighed` per question, dropped ones included.
 
     Returns:
-        Over kept questions `ess_ratio` (effective sample size over scored trajectories) and `collapsed` (share with a
-        weight above .95 of the sum); over scored ones `loglik_mean`, `loglik_best` and `loglik_spread` (means over
+        Over kept questions `ess_ratio` (effective sample size over scored trajectories) and `collapsed` (share with one
+        trajectory's weight above .95); over scored ones `loglik_mean`, `loglik_best` and `loglik_spread` (means over
         questions of mean, best, and best less worst, finite scores only); counts `questions`, `kept`, `unscored`
         (trajectories) and `dropped/<reason>`. A mean over nothing is left out.
     """
@@ -31,7 +31,7 @@ def weight_metrics(questions: Sequence[Weighed]) -> dict[str, float]:
     finite = [values for question in questions if (values := [s for s in question.scored if s > -np.inf])]
     means = {
         "ess_ratio": [(question.ess or 0.0) / len(question.scored) for question in kept],
-        "collapsed": [float(_largest_share(question) > COLLAPSED) for question in kept],
+        "collapsed": [float((question.largest or 0.0) > COLLAPSED) for question in kept],
         "loglik_mean": [float(np.mean(values)) for values in finite],
         "loglik_best": [max(values) for values in finite],
         "loglik_spread": [max(values) - min(values) for values in finite],
@@ -51,8 +51,3 @@ def ess_histogram(questions: Sequence[Weighed]) -> list[int]:
     ratios = [question.ess / len(question.scored) for question in questions if question.ess is not None]
     counts, _ = np.histogram(np.minimum(ratios, 1.0), bins=BINS, range=(0.0, 1.0))
     return [int(count) for count in counts]
-
-
-def _largest_share(question: Weighed) -> float:
-    weights = question.weights_K or []
-    return max(weights) / sum(weights)

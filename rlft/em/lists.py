@@ -42,8 +42,8 @@ def weigh_lists(
             weigh together, and the copies 0. `support` leaves the copies out before weighing, as the released code
             does.
         correct_K: (K,) whether the answer after each list is right; for `rejection` only.
-        rewards_K: (K,) rewards of the lists; their `group_advantages` stand in the place of `search_K`, for a selector
-            that learns by them.
+        rewards_K: (K,) rewards of the samples, also of those that are no lists; None leaves one out. Their
+            `group_advantages` stand in the place of `search_K`, for a selector that learns by them.
 
     Returns:
         Weights, or the reason why the question is dropped. The effective sample size is that of the samples, with
@@ -63,7 +63,8 @@ def weigh_lists(
         known_K = [score if first == k else None for k, (first, score) in enumerate(zip(first_K, known_K, strict=True))]
     weighed = weigh(known_K, options, correct_K)
     if rewards_K is not None and weighed.search_K is not None:
-        kept = [None if score is None else reward for score, reward in zip(known_K, rewards_K, strict=True)]
+        copies = {k for k, first in enumerate(first_K) if first != k} if dedup == "support" else set()
+        kept = [None if k in copies else reward for k, reward in enumerate(rewards_K)]
         weighed = replace(weighed, search_K=group_advantages(kept).tolist())
     if dedup != "count" or weighed.weights_K is None or weighed.search_K is None:
         return weighed

@@ -32,6 +32,9 @@ def training_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of one trajectory that ends with the gold answer (EXSEARCH eq. 5), but for those without any weight.
 
+    Every row counts the same in the normaliser of a batch: counted by its tokens, a sum over them would be divided by
+    the tokens of the rows that it happens to share a batch with, which in batches of one row is the mean.
+
     Args:
         trajectory: from `with_answer`; each of its branches becomes a row with the same weight.
         answer_weight: w of its answer tokens.
@@ -50,8 +53,13 @@ def training_rows(
             labels += segment.ids if segment.trainable else [IGNORED] * len(segment.ids)
             weights += [weight * per_token if segment.trainable else 0.0] * len(segment.ids)
         if any(weights):
-            mass = 1.0 if options.token_reduction == "mean" else float(trained)
-            yield {"input_ids": ids, "labels": labels, "weights": weights, "mass": mass}
+            yield {"input_ids": ids, "labels": labels, "weights": weights, "mass": 1.0}
+
+
+def demonstration_rows(shown: Trajectory) -> Iterator[dict[str, Any]]:
+    """The row of a demonstration, every trained token of which counts the same: plain fine-tuning."""
+    for row in training_rows(shown, 1.0, 1.0, EMOptions(token_reduction="sum")):
+        yield row | {"mass": float(sum(label != IGNORED for label in row["labels"]))}
 
 
 _SCHEMA = pyarrow.schema(

@@ -111,6 +111,8 @@ class Weighed:
     """Why, or None."""
     ess: float | None
     """Effective sample size, from 1 to the number of scored trajectories; None if dropped."""
+    largest: float | None
+    """Largest weight of one trajectory; None if dropped."""
 
     @property
     def scored(self) -> list[float]:
@@ -178,7 +180,7 @@ def weigh(
     right = np.array([bool(correct_K[k]) for k in kept] if correct_K else [], dtype=bool)
     reason = _reason_to_drop(scored, right, options)
     if reason:
-        return Weighed(known_K, None, None, reason, None)
+        return Weighed(known_K, None, None, reason, None, None)
     weights = _weights_of(scored, right, options)
     search = weights - 1 / len(kept) if options.baseline == "group" else weights
     return Weighed(
@@ -187,6 +189,7 @@ def weigh(
         _placed(search, kept, len(known_K)),
         None,
         effective_sample_size(weights),
+        float(weights.max()),
     )
 
 

@@ -3,7 +3,7 @@
     loss = sum_rt w_rt * -log p(token_rt) / (c * sum_r m_r)      r rows, t trained tokens of the *global* batch
 
 Both sums run over every micro-batch of the accumulation and every process, so the loss does not depend on how the
-batch is cut. m_r is what row r counts: its trained tokens, or its `mass` (1 where its weights are a mean over tokens).
+batch is cut. m_r is what row r counts: its trained tokens, or its `mass` (1 in the rows of EM).
 c is the mean weight, sum |w| / sum m, of the whole training set, not of the batch: a batch of light rows makes a small
 step, as eq. 5 wants, and only ratios of weights matter. TRL's own loss is executed: weights are multiplied to the
 log-probabilities with a factor that turns TRL's division by its count of tokens into the one above. Weights of 1 give

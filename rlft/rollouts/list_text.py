@@ -2,7 +2,7 @@
 
 Paper: "Direct Retrieval-augmented Optimization", arXiv 2505.03075, section 3.1: of n candidates, K in order of use,
 written `[3] > [1] > ...`. One list has one spelling here, so that its probability is that of one string: numbers
-counted from 1, no leading zeros, ` > ` between them, nothing before or after.
+counted from 1, no leading zeros, ` > ` between them. Blanks may stand around it, and a thought before it.
 """
 
 import re

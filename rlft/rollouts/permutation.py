@@ -10,7 +10,7 @@ All samples of a row share one prompt, so a policy that reads equal prompts once
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,6 @@ class PermutationRollout:
         seed: of the run.
         round: names the draw within the run; another name draws other lists, and shuffles anew.
         shuffle: show each row's candidates in an order of its own, one for all its samples.
-        progress: called with (finished, total).
 
     Calling it gives `len(rows) * samples` trajectories, those of one row together. A row holds:
         question: the question, not empty.
@@ -48,6 +47,7 @@ class PermutationRollout:
         fault: a `ListFault` or None.
         text: what the model wrote last.
         attempts: draws that were made.
+        cut: its token cap cut it.
         padded: places were filled up.
         respelled: the segment is the canonical spelling of the list in place of what was sampled, without log-probs:
             padded, untidily spelled, or cut behind its last number. Only a lenient reading gives such.
@@ -67,7 +67,6 @@ class PermutationRollout:
     seed: int = 0
     round: object = 0
     shuffle: bool = False
-    progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -82,7 +81,7 @@ class PermutationRollout:
             for row, one in zip(rows, shown, strict=True)
             for sample in range(self.samples)
         ]
-        return run(machines, policy, sampling, progress=self.progress)
+        return run(machines, policy, sampling)
 
     def _names(self, row: Mapping[str, Any]) -> tuple[object, ...]:
         return self.seed, self.round, _name(row)
@@ -174,6 +173,7 @@ def _machine(shown: _Shown, seed: int, grammar: Grammar | None, frame: ChatFrame
         "fault": None if read.fault is None else str(read.fault),
         "text": text,
         "attempts": attempt + 1,
+        "cut": not generation.stopped,
         "padded": read.padded,
         "respelled": respelled,
     }

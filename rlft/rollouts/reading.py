@@ -4,7 +4,7 @@ Paper: "Direct Retrieval-augmented Optimization", arXiv 2505.03075, section 3.1:
 passages of a list in the order of the list, numbered anew from 1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,6 @@ class AnswerRollout:
         options: caps and templates.
         seed: of the run.
         round: names the draw within the run.
-        progress: called with (finished, total).
 
     A row holds `question`, `passages` (as `reading_prompt` takes them) and `id` (the question, where absent). Its
     trajectory has one segment, `answer`, and the fields `id`, `answer` (text) and `answer_cut` (whether the cap cut it;
@@ -106,11 +105,10 @@ class AnswerRollout:
     options: ReadingOptions = ReadingOptions()
     seed: int = 0
     round: object = 0
-    progress: Callable[[int, int], None] | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], policy: Policy, sampling: Sampling) -> list[Trajectory]:
         """A trajectory for each row, in order."""
-        return run([self._machine(row, self._prompt(row)) for row in rows], policy, sampling, progress=self.progress)
+        return run([self._machine(row, self._prompt(row)) for row in rows], policy, sampling)
 
     def _prompt(self, row: Mapping[str, Any]) -> list[int]:
         name = row.get("id", question_of(row))

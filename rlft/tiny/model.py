@@ -9,6 +9,7 @@ def tiny_model(
     *,
     hidden: int = 96,
     layers: int = 3,
+    heads: int = 4,
     kv_heads: int = 2,
     feed_forward: int | None = None,
     seed: int = 0,
@@ -19,9 +20,10 @@ def tiny_model(
 
     Args:
         tokenizer: gives the vocabulary size and the pad and end ids.
-        hidden: model width, a multiple of 8.
+        hidden: model width, a multiple of twice `heads`.
         layers: number of decoder layers.
-        kv_heads: key and value heads, 1, 2 or 4, for the 4 query heads.
+        heads: query heads.
+        kv_heads: key and value heads, a divisor of `heads`.
         feed_forward: width of the feed-forward layers; 3 x `hidden` if not given.
         seed: seed of the weights.
 
@@ -34,9 +36,9 @@ def tiny_model(
             vocab_size=len(tokenizer),
             hidden_size=hidden,
             num_hidden_layers=layers,
-            num_attention_heads=4,
+            num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=hidden // 4,
+            head_dim=hidden // heads,
             intermediate_size=feed_forward or 3 * hidden,
             max_position_embeddings=512,
             initializer_range=0.06,

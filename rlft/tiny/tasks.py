@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlft.tiny import addition, questions, searcher, style
-from rlft.tiny.words import ENDINGS, OPENERS, STYLE_WORDS
+from rlft.tiny import addition, questions, searcher, selection, style
+from rlft.tiny.words import ENDINGS, OPENERS, SELECTION_WORDS, STYLE_WORDS
 from rlft.tiny.world import World
 
 if TYPE_CHECKING:
@@ -110,6 +110,48 @@ class SearchTask:
 
 
 @dataclass(frozen=True)
+class SelectTask:
+    """Questions with six candidate passages: steps of the warm-up's three parts, and its rows a step."""
+
+    steps: tuple[int, int, int] = (250, 250, 200)
+    batch_size: int = 32
+    hidden: int = 128
+
+    def rows(self, count: int, seed: int, split: str = "train") -> list[dict[str, Any]]:
+        """`count` different questions of a split (`train`, `dev`, `test`) with candidates, as `selection.rows`."""
+        return selection.rows(count, seed, split)
+
+    def start(self, seed: int) -> Path:
+        """As `TinyTask.start`."""
+        from rlft.tiny.warmup import SCHEDULE, warm_up
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        indices, look_ups, careless = (steps * self.batch_size for steps in self.steps)
+        conversations = selection.demonstrations(indices, look_ups, careless, WARM_UP_SEED + seed)
+        schedule = {
+            **SCHEDULE,
+            "max_steps": sum(self.steps),
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": 1.5e-3,  # at 2e-3 and above it stays at chance
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": {"num_decay_steps": self.steps[-1]},
+            "max_length": None,
+            "train_sampling_strategy": "sequential",  # from plain look-ups to careless ones
+        }
+        rows = [{"messages": messages} for messages in conversations]
+        tokenizer = word_tokenizer(SELECTION_WORDS, selection.BARE_TEMPLATE)
+        return warm_up(
+            f"select-{self.hidden}", rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build
+        )
+
+    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        from rlft.tiny.model import tiny_model
+
+        width = self.hidden
+        return tiny_model(tokenizer, hidden=width, layers=2, heads=8, kv_heads=8, feed_forward=2 * width, seed=seed)
+
+
+@dataclass(frozen=True)
 class StyleTask:
     """Requests of users with a style: steps of the warm-up and its rows a step, and the model's width."""
 
@@ -156,9 +198,7 @@ class StyleTask:
         """Of the task's words, with a chat template that adds none to them."""
         from rlft.tiny.word_tokenizer import word_tokenizer
 
-        tokenizer = word_tokenizer(STYLE_WORDS)
-        tokenizer.chat_template = style.BARE_TEMPLATE
-        return tokenizer
+        return word_tokenizer(STYLE_WORDS, style.BARE_TEMPLATE)
 
     def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
         from rlft.tiny.model import tiny_model
@@ -171,11 +211,29 @@ TASKS: dict[str, TinyTask] = {
     "tiny/addition-1": AdditionTask(digits=1, warm_up_steps=60),
     "tiny/search": SearchTask(),
     "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
+    "tiny/select": SelectTask(),
+    "tiny/select-small": SelectTask(steps=(50, 100, 100), batch_size=12, hidden=64),
     "tiny/style": StyleTask(),
     "tiny/style-small": StyleTask(warm_up_steps=240, batch_size=32),
 }
-SMOKE = {"tiny/addition": "tiny/addition-1", "tiny/search": "tiny/search-small", "tiny/style": "tiny/style-small"}
+SMOKE = {
+    "tiny/addition": "tiny/addition-1",
+    "tiny/search": "tiny/search-small",
+    "tiny/select": "tiny/select-small",
+    "tiny/style": "tiny/style-small",
+}
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse a name that looks like an embedded task's and is none, before it is looked up on the Hub.
+
+    Raises:
+        ValueError: naming those there are.
+    """
+    if name.startswith("tiny/") and name not in TASKS and not Path(name).exists():
+        raise ValueError(f"there is no embedded task {name!r}; there are {', '.join(TASKS)}.")
+
 
 LAUNCHER_VARIABLES = (
     "RANK",

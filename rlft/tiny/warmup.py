@@ -17,7 +17,7 @@ import torch
 import transformers
 import trl
 from filelock import FileLock
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallback
 
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
@@ -153,11 +153,20 @@ def _train(
             train_dataset=dataset,
             processing_class=tokenizer,
         )
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_Bar)
         trainer.train()
         finished = Path(scratch) / "model"
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
         finished.replace(folder)  # the folder appears whole or not at all
+
+
+class _Bar(ProgressCallback):
+    """The progress bar without the line of figures that it prints at the end."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
 def _dataset(

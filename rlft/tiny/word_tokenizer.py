@@ -22,15 +22,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def word_tokenizer(words: Sequence[str] = SEARCH_WORDS) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: Sequence[str] = SEARCH_WORDS, template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
     """Build the tokenizer of a vocabulary.
 
     Args:
         words: the vocabulary, control tokens first; a word's place is its token id.
+        template: of conversations; as it comes, it renders `<|u|> text <|end|> <|a|> text <|end|>`.
 
     Returns:
-        A left-padding fast tokenizer whose chat template renders `<|u|> text <|end|> <|a|> text <|end|>`;
-        `eos_token` is `<|end|>`.
+        A left-padding fast tokenizer; `eos_token` is `<|end|>`.
 
     Raises:
         ValueError: if a word occurs twice or holds a blank, or the control tokens do not come first.
@@ -47,7 +47,7 @@ def word_tokenizer(words: Sequence[str] = SEARCH_WORDS) -> PreTrainedTokenizerFa
         unk_token=UNK,
         eos_token=END,
         additional_special_tokens=[USER, ASSISTANT],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

@@ -84,3 +84,23 @@ BIOGRAPHY_WORDS = [
     *COMPANY_KINDS,
 ]
 """Biographies and the probes of their facts."""
+
+VALUES = {
+    "home": CITIES[:12],
+    "employer": COMPANY_NAMES[:12],
+    "field": FIELDS[:12],
+    "hobby": TOPICS[:12],
+    "friend": LAST_NAMES[:12],
+    "birthday": MONTHS,
+}
+"""What can be true of a person, and the kinds of values, all different."""
+SELECTION_WORDS = [
+    *CONTROLS,
+    *NUMBERS,
+    *_words("> rank is 's ."),
+    *VALUES,
+    *FIRST_NAMES,
+    *LAST_NAMES,
+    *(value for relation, values in VALUES.items() if relation != "friend" for value in values),
+]
+"""Facts about a person, and lists of them."""

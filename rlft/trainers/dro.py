@@ -28,15 +28,19 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoTokenizer
 
 from rlft.em.options import EMOptions
 from rlft.em.stages import Round
 from rlft.record.folder import write_whole
 from rlft.retrieval.passage import Retriever
-from rlft.trainers.dro_checks import CandidateRows, check_demonstrations_of, check_list_questions
+from rlft.trainers.dro_checks import (
+    CandidateRows,
+    check_demonstrations_of,
+    check_list_questions,
+    check_shared_sampler,
+)
 from rlft.trainers.dro_learning import PairLearning
-from rlft.trainers.dro_options import DROOptions
+from rlft.trainers.dro_options import DROOptions, refuse_without_effect
 from rlft.trainers.dro_steps import DROSteps
 from rlft.trainers.em_config import EMConfig
 from rlft.trainers.em_learning import Learning
@@ -62,6 +66,7 @@ class DROConfig(DROOptions, EMConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_dro()
+        refuse_without_effect(self)
 
 
 class DROTrainer(EMTrainer):
@@ -112,13 +117,15 @@ class DROTrainer(EMTrainer):
         given: Any = args.model_init_kwargs or {}
         loading = {**given, **(model_init_kwargs or {})}
         bases = {SELECTOR: selector_model or model, GENERATOR: model}
-        self.models = {role: RoundModels(base, peft_config, loading, args.device) for role, base in bases.items()}
-        own = processing_class or AutoTokenizer.from_pretrained(model)
-        tokenizers = {
-            GENERATOR: own,
-            SELECTOR: AutoTokenizer.from_pretrained(selector_model) if selector_model else own,
+        other = {name: value for name, value in loading.items() if name != "revision" or not selector_model}
+        settings = {SELECTOR: other, GENERATOR: loading}  # a revision is the generator's
+        self.models = {
+            role: RoundModels(base, peft_config, settings[role], args.device) for role, base in bases.items()
         }
+        own = processing_class or self.models[GENERATOR].tokenizer()
+        tokenizers = {GENERATOR: own, SELECTOR: self.models[SELECTOR].tokenizer() if selector_model else own}
         pair = PairModels(self.models)
+        check_shared_sampler(args, peft_config, shared=pair.shared)
         generator = Rolls(args, tokenizers[GENERATOR], pair)
         samplers = None if selector_model else generator.samplers
         selector = Rolls(args, tokenizers[SELECTOR], pair, samplers=samplers)
@@ -135,7 +142,7 @@ class DROTrainer(EMTrainer):
         self.check_rows(eval_dataset, "eval_dataset")
 
     def check_rows(self, rows: Dataset, name: str) -> None:
-        """Refuse questions that cannot be scored, or whose candidates are none, with a ValueError."""
+        """Refuse questions that cannot be scored, or whose candidates cannot be used, with a ValueError."""
         check_list_questions(rows, self.steps, name, self.candidate_rows.retriever)
 
     def prepared(self, current: Round, name: str, rows: Dataset) -> Sequence[Row]:
@@ -183,7 +190,8 @@ class DROTrainer(EMTrainer):
 
     def _usage(self) -> dict[str, Any]:
         return {
-            **{f"{role}_model": models.base for role, models in self.models.items()},
+            **{f"{role}_model": models.place for role, models in self.models.items()},
+            **{f"{role}_revision": models.init_kwargs.get("revision") for role, models in self.models.items()},
             "list": asdict(self.steps.list_options),
             "reading": asdict(self.steps.reading_options),
             "chat_template_kwargs": self.args.template_settings(),

@@ -1,10 +1,11 @@
 """Questions, candidates and demonstrations that a pair cannot be trained with are refused before a model is loaded."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import tqdm
 from datasets import Dataset
 
 from rlft.em.stages import Round
@@ -24,21 +25,74 @@ from rlft.trainers.search_checks import check_answerable, check_demonstrations, 
 logger = logging.getLogger(__name__)
 
 
-def check_list_questions(rows: Dataset, steps: DROSteps, name: str, retriever: Retriever | None) -> None:
-    """Refuse questions that could not be scored, and candidates that no list can be chosen from.
+def check_list_questions(
+    rows: Sequence[Row] | Dataset, steps: DROSteps, name: str, retriever: Retriever | None
+) -> None:
+    """Refuse questions that could not be scored, and candidates that no list can be chosen from or that do not fit.
+
+    Args:
+        rows: with candidates; those without are let pass where there is a retriever.
+        steps: of the run.
+        name: of the rows, for messages.
+        retriever: finds the candidates of rows that lack them.
 
     Raises:
-        ValueError: naming the first bad row and the number of them.
+        ValueError: naming the first bad row and the number of them; or the cap that would cut lists.
     """
+    state, places, counts = PartialState(), itertools.count(), set()
 
     def check(row: Row) -> None:
+        own_share = next(places) % state.num_processes == state.process_index
+        if row.get("id") is None:
+            raise ValueError("it has no id.")
         check_answerable(row, steps.answers(row), steps.args.max_answer_tokens)
         if row.get("candidates") is not None:
             refuse_candidates(row, steps.args.list_size)
+            (shown,) = with_candidates([row], None, steps.args.candidates)
+            counts.add(len(shown["candidates"]))
+            if own_share:  # tokenising every candidate of many questions takes minutes
+                check_prompts_fit(shown, steps)
         elif retriever is None:
             raise ValueError("it has no candidates, and there is no retriever to find any.")
 
     check_each(rows, check, name)
+    for count in sorted(counts):
+        check_list_fits(steps.selector.frame, count, steps.list_options)
+
+
+def check_prompts_fit(row: Row, steps: DROSteps) -> None:
+    """Refuse candidates that are too long for the selector, or the longest K of which are for the generator.
+
+    Raises:
+        ValueError: with the row's id, the tokens and the cap.
+    """
+    places = range(len(row["candidates"]))
+    list_prompt(steps.selector.frame, row, places, steps.list_options)
+    try:
+        steps.reading(row, places)
+        return  # all of them fit, so any K do
+    except ValueError:
+        pass
+    alone = [len(steps.reading(row, [place])) for place in places]
+    steps.reading(row, sorted(places, key=lambda place: -alone[place])[: steps.args.list_size])
+
+
+def check_shared_sampler(args: Any, peft_config: Any, *, shared: bool) -> None:
+    """Refuse samplers that cannot hold this pair.
+
+    Raises:
+        ValueError: for one server and two bases, or vLLM and whole modules in two adapters of one base.
+    """
+    if args.sampler == "server" and not shared:
+        raise ValueError(
+            "sampler='server' serves one base, and the selector has another (selector_model); sample with "
+            "sampler='transformers' or 'vllm'."
+        )
+    if args.sampler == "vllm" and shared and getattr(peft_config, "modules_to_save", None):
+        raise ValueError(
+            f"modules_to_save={peft_config.modules_to_save} cannot be handed to vLLM from two adapters of one base; "
+            "sample with sampler='transformers'."
+        )
 
 
 def check_demonstrations_of(rows: Mapping[str, Dataset], rolls: Mapping[str, Rolls]) -> None:
@@ -68,24 +122,23 @@ class CandidateRows:
         """Rows that both models can be asked about, with `candidates`.
 
         Args:
-            current: the round whose folder keeps what is found, in candidates-<name>.jsonl.
+            current: the round whose folder keeps what is found, in candidates-<name>-<number>.jsonl.
             name: of the rows.
             rows: with candidates or without.
             drop_unanswerable: leave out rows no candidate of which holds an answer; they are counted in any case.
 
         Raises:
-            ValueError: for fewer candidates than a list takes, or a prompt or a list that is too long.
+            ValueError: as `check_list_questions`, of candidates that were found.
         """
-        file = f"candidates-{name}.jsonl"
         lacking = [row for row in rows if row.get("candidates") is None]
         if lacking:
-            current.stage(f"candidates {name}", lambda: self._find(current, file, lacking), file)
-            found = {record["id"]: record["candidates"] for record in read_jsonl(current.folder / file)}
-            rows = [
-                row if row.get("candidates") is not None else {**row, "candidates": found[row["id"]]} for row in rows
-            ]
+            files = f"candidates-{name}"
+            current.stage(f"candidates {name}", lambda: self._find(current, files, lacking), f"{files}-*.jsonl")
+            paths = [current.folder / f"{files}-{number:05d}.jsonl" for number, _ in self.steps.selector.all(lacking)]
+            found = {record["id"]: record["candidates"] for path in paths for record in read_jsonl(path)}
+            check_list_questions([{**row, "candidates": found[row["id"]]} for row in lacking], self.steps, name, None)
+            rows = [{**row, "candidates": found[row["id"]]} if row["id"] in found else row for row in rows]
         rows = with_candidates(rows, None, self.args.candidates)
-        self._check(rows, name)
         answerable = [row for row in rows if any(holds_answer(one, row["golden_answers"]) for one in row["candidates"])]
         if len(answerable) < len(rows):
             fate = "left out" if drop_unanswerable else "kept: drop_unanswerable leaves such out"
@@ -100,29 +153,14 @@ class CandidateRows:
             raise ValueError(f"{name}: no question has its answer in a candidate, and drop_unanswerable leaves none.")
         return answerable if drop_unanswerable else rows
 
-    def _find(self, current: Round, file: str, rows: Sequence[Row]) -> None:
-        if not PartialState().is_main_process:
-            return
-        with tqdm(
-            total=len(rows), desc="candidates", unit="question", leave=False, disable=self.args.disable_tqdm
-        ) as bar:
-            advance = lambda done, _: bar.update(done - bar.n)  # noqa: E731
-            found = with_candidates(rows, self.retriever, self.args.candidates, progress=advance)
-        write_whole(
-            current.folder / file, json_lines({"id": row["id"], "candidates": row["candidates"]} for row in found)
-        )
-
-    def _check(self, rows: Sequence[Row], name: str) -> None:
-        """Refuse what does not fit; each process looks at its share."""
-        steps, state, size = self.steps, PartialState(), self.args.list_size
-        mine = rows[state.process_index :: state.num_processes]
-        for row in mine:
-            refuse_candidates(row, size)
-            list_prompt(steps.selector.frame, row, range(len(row["candidates"])), steps.list_options)
-            alone = [len(steps.reading(row, [place])) for place in range(len(row["candidates"]))]
-            steps.reading(row, sorted(range(len(alone)), key=lambda place: -alone[place])[:size])
-        for count in sorted({len(row["candidates"]) for row in mine}):
-            check_list_fits(steps.selector.frame, count, steps.list_options)
+    def _find(self, current: Round, files: str, rows: Sequence[Row]) -> None:
+        """Ask for what is not there yet, in shards, so that whoever is killed asks for little of it again."""
+        for number, shard in self.steps.selector.mine(rows, "candidates"):
+            path = current.folder / f"{files}-{number:05d}.jsonl"
+            if not path.exists():
+                found = with_candidates(shard, self.retriever, self.args.candidates)
+                records = ({"id": row["id"], "candidates": row["candidates"]} for row in found)
+                write_whole(path, json_lines(records))
 
 
 def check_list_fits(frame: ChatFrame, count: int, options: ListOptions) -> None:

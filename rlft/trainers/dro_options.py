@@ -38,6 +38,7 @@ class DROOptions(SamplerOptions):
     closed_book_instruction: str | None = option(None, "Asks without passages, with {question}; None: built in.")
     passage_format: str | None = option(None, "How a passage is shown, with {n}, {title}, {text}; None: built in.")
 
+    token_reduction: str = option("sum", "sum is eq. 5 and 6; mean divides by a list's or an answer's tokens: biased.")
     dedup: str = option("count", "Equal lists: count (one row, summed weight), none, or support (as released, biased).")
     selector_objective: str = option("em", "em (eq. 5), or grpo: advantages of the same lists instead of weights.")
     grpo_reward: str = option("likelihood", "With grpo: likelihood of the gold answer, or exact_match of an answer.")
@@ -110,3 +111,22 @@ class DROOptions(SamplerOptions):
             max_tokens=self.max_tokens,
             **{name: text for name, text in texts.items() if text is not None},
         )
+
+
+def refuse_without_effect(args: Any) -> None:
+    """Refuse options of a `DROConfig` that another one makes idle.
+
+    Raises:
+        ValueError: naming the option, its value and why.
+    """
+    grpo = args.selector_objective == "grpo"
+    idle = {
+        "search_coef": args.search_coef != 1 and "the selector learns by itself",
+        "answer_coef": args.answer_coef != 1 and "the generator learns by itself",
+        "grpo_reward": args.grpo_reward != GRPO_REWARDS[0] and not grpo and "selector_objective is em",
+        "baseline": args.baseline != "none" and grpo and "selector_objective=grpo has advantages of its own",
+        "selector_objective": grpo and args.freeze_selector and "freeze_selector leaves it untrained",
+    }
+    for name, why in idle.items():
+        if why:
+            raise ValueError(f"{name}={getattr(args, name)!r} would have no effect: {why}. Leave it as it comes.")

@@ -27,6 +27,7 @@ from rlft.evaluate.list_metrics import list_metrics, sampled_list_metrics
 from rlft.evaluate.qa import exact_match
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, read_jsonl
+from rlft.rollouts.list_text import read_list
 from rlft.rollouts.permutation import PermutationRollout
 from rlft.rollouts.policy import GREEDY
 from rlft.rollouts.reading import AnswerRollout, reading_prompt
@@ -58,11 +59,14 @@ class DROSteps:
         """Ids of every gold answer, as turns of the generator.
 
         Raises:
-            ValueError: if there is none, or one of them has no token.
+            ValueError: if there is none, they are no list of texts, or one of them has no token.
         """
-        if not row["golden_answers"]:
+        golden = row.get("golden_answers")
+        if not golden:
             raise ValueError("it has no golden_answers.")
-        return [self.generator.frame.answer_ids(text) for text in row["golden_answers"]]
+        if not isinstance(golden, list) or not all(isinstance(text, str) for text in golden):
+            raise ValueError(f"its golden_answers are {golden!r}, not a list of texts.")
+        return [self.generator.frame.answer_ids(text) for text in golden]
 
     def reading(self, row: Row, places: Sequence[int]) -> list[int]:
         """Ids up to the generator's answer from the passages of a list; from none, closed book."""
@@ -147,7 +151,7 @@ class DROSteps:
                 [one.fields["answer"] for _, (one,) in said],
                 size=self.list_options.size,
             )
-            values["invalid_rate"] = float(np.mean([one.fields["padded"] for _, (one,) in chosen]))
+            values["invalid_rate"] = float(np.mean([self._is_faulty(one) for _, (one,) in chosen]))
             metrics |= {f"{mode}_{key}": value for key, value in values.items()}
         if PartialState().is_main_process:
             write_whole(current.folder / f"{name}.json", json.dumps(metrics, indent=1))
@@ -161,6 +165,11 @@ class DROSteps:
             sampled = self.selector.read(current.folder, SAMPLED, shard)
             for (row, trajectories), *found in zip(sampled, *records, strict=True):
                 yield row, trajectories, {key: value for one in found for key, value in one.items()}
+
+    def _is_faulty(self, trajectory: Trajectory) -> bool:
+        """Whether the run would not take this list, which validation reads leniently and fills up."""
+        text, count = trajectory.fields["text"], len(trajectory.fields["shown"])
+        return read_list(text, count, self.list_options, trajectory.fields["cut"]).fault is not None
 
     def _lists(self, draw: object, shuffle: bool = False, **changed: Any) -> PermutationRollout:
         options = replace(self.list_options, **changed)
@@ -204,8 +213,8 @@ class DROSteps:
         ]
         rewards = None
         if args.selector_objective == "grpo":
-            values = correct if args.grpo_reward == "exact_match" else [np.exp(score or 0.0) for score in scores]
-            rewards = [None if score is None else float(value) for score, value in zip(scores, values, strict=True)]
+            likelihoods = [0.0 if score is None else np.exp(score) for score in scores]  # what is no list earns nothing
+            rewards = [float(value) for value in (correct if args.grpo_reward == "exact_match" else likelihoods)]
         right = correct if options.weighting == "rejection" else None
         return weigh_lists(samples, scores, options, args.dedup, right, rewards)
 

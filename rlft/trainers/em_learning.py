@@ -2,9 +2,9 @@
 
 import copy
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback
 
-from rlft.em.options import EMOptions
-from rlft.em.rows import read_rows, training_rows, write_rows
+from rlft.em.rows import demonstration_rows, read_rows, write_rows
 from rlft.em.stages import Round
 from rlft.em.weighted_sft import WeightedSFTTrainer
 from rlft.record.callback import RecordCallback
@@ -25,6 +24,7 @@ from rlft.rollouts.demonstration import demonstration
 from rlft.trainers.rolls import Rolls
 from rlft.trainers.round_models import RoundModels
 from rlft.trainers.trust import TrustCallback
+from rlft.trainers.weights import Start, are_readable, starts_of, trainable_weights
 
 WEIGHT_FILES = (
     "adapter_config.json",
@@ -33,6 +33,8 @@ WEIGHT_FILES = (
     "config.json",
     "generation_config.json",
 )
+REPORTED = ("trainable_parameters", "delta_norm")
+"""What `learn` says of a model, the same however often it was interrupted."""
 
 
 class Learning:
@@ -79,9 +81,8 @@ class Learning:
                 model.save_pretrained(str(self.folder(current)))
                 self.rolls.tokenizer.save_pretrained(str(self.folder(current)))
             return
-        plain = replace(EMOptions(), token_reduction="sum")  # equal weights and no mean: plain fine-tuning
         shown = (demonstration(row["messages"], self.rolls.frame) for row in demonstrations)
-        self.write(current, (row for one in shown for row in training_rows(one, 1.0, 1.0, plain)))
+        self.write(current, (row for one in shown for row in demonstration_rows(one)))
         self._fit(model, current, epochs=self.args.warm_up_epochs)
 
     def learn(self, current: Round, origin: Round) -> None:
@@ -116,15 +117,45 @@ class Learning:
         trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
             trainer.add_callback(ShortProgress(" ".join([f"round {current.number}: learn", *role.values()])))
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(scratch))
+        checkpoint = last_whole_checkpoint(scratch)
+        start = readable_start(model) if checkpoint else {}
+        trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(self.folder(current)))
         trainer.accelerator.wait_for_everyone()
         if trainer.accelerator.is_main_process:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return trust.report
+            forget_checkpoints(scratch)
+        report = {name: trust.report[name] for name in REPORTED if name in trust.report}
+        return report | ({"delta_norm": distance(start, model)} if start else {})
+
+
+def readable_start(model: nn.Module) -> dict[str, Start]:
+    """Where the trainable weights stand, if they can be read: training that goes on starts from its checkpoint."""
+    weights = trainable_weights(model)
+    return starts_of(weights) if are_readable(weights) else {}
+
+
+def distance(start: Mapping[str, Start], model: nn.Module) -> float:
+    """L2 distance of the trainable weights from their start."""
+    weights = trainable_weights(model)
+    return math.sqrt(sum(before.change(weights[name])[0] for name, before in start.items()))
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The latest checkpoint that was written to its end: the Trainer writes its state last."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Delete checkpoints, those of them first that make them whole: what is left of a deletion is no checkpoint."""
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        state.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True

@@ -24,7 +24,7 @@ OF_TRAINING = (
 FREE_TO_CHANGE = {
     "num_rounds", "patience", "sampler_batch_size", "sampler_url", "sampler_memory", "sampler_timeout",
     "sampler_keep_tokens",
-    "score_batch_tokens",
+    "score_batch_tokens", "max_dropped",
 }  # fmt: skip
 """Settings of EM and of its rollouts that a run may go on with changed."""
 

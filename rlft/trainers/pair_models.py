@@ -11,6 +11,9 @@ from rlft.trainers.round_models import RoundModels
 
 SELECTOR, GENERATOR = ROLES = ("selector", "generator")
 
+KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
+"""Ways to initialise LoRA that leave the base as it is; the others move a part of it into the adapter."""
+
 
 class PairModels:
     """Gives the selector or the generator in a folder of that name, `round-3/selector`.
@@ -22,16 +25,23 @@ class PairModels:
         models: of each role.
 
     Raises:
-        ValueError: for adapters that cannot share a base: a base has one set of biases.
+        ValueError: for adapters that cannot share a base, because training or loading one changes it.
     """
 
     def __init__(self, models: dict[str, RoundModels]):
         self.models = models
         selector, generator = models[SELECTOR], models[GENERATOR]
-        self.shared = selector.peft_config is not None and selector.base == generator.base
+        one_base = (selector.base, selector.init_kwargs) == (generator.base, generator.init_kwargs)
+        self.shared = selector.peft_config is not None and one_base
         bias = getattr(selector.peft_config, "bias", "none")
         if self.shared and bias != "none":
             raise ValueError(f"bias={bias!r} trains the base's biases, which both adapters share; set bias='none'.")
+        init = getattr(selector.peft_config, "init_lora_weights", True)
+        if self.shared and init not in KEEP_BASE:
+            raise ValueError(
+                f"init_lora_weights={init!r} changes the base, which both adapters share; choose one of "
+                f"{', '.join(map(str, KEEP_BASE))}, or give the selector a base of its own (selector_model)."
+            )
         self._pair: Any = None
         self._at: dict[str, Path] = {}
 
@@ -39,8 +49,9 @@ class PairModels:
         """The model in a folder, in evaluation mode; it stays loaded."""
         role = folder.name
         if not self.shared:
-            other = GENERATOR if role == SELECTOR else SELECTOR
-            self.models[other].forget()
+            for other in self._at.keys() - {role}:
+                self.models[other].forget()
+            self._at = {role: folder}
             return self.models[role].at(folder)
         if self._at.get(role) not in (None, folder):
             self.forget()  # both move on to another round
@@ -55,7 +66,10 @@ class PairModels:
 
     def forget(self) -> None:
         """Let go of what is loaded."""
-        self._pair, self._at = None, {}
-        for models in self.models.values():
-            models.forget()
-        gc.collect()
+        loaded, self._at = self._at, {}
+        if self.shared and loaded:
+            self._pair = None
+            gc.collect()
+        elif loaded:
+            for role in loaded:
+                self.models[role].forget()

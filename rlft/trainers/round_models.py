@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlft.em.stages import canonical, digest
 
@@ -61,13 +61,26 @@ class RoundModels:
 
     def forget(self) -> None:
         """Let go of the model that stays loaded."""
-        self._loaded = None
-        gc.collect()
+        if self._loaded is not None:
+            self._loaded = None
+            gc.collect()
+
+    @property
+    def place(self) -> str:
+        """The base, as it can be named from another working directory."""
+        return str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
 
     def config(self) -> Any:
         """Configuration of the base."""
-        named = {name: self.init_kwargs[name] for name in ("revision", "trust_remote_code") if name in self.init_kwargs}
-        return AutoConfig.from_pretrained(self.base, **named)
+        return AutoConfig.from_pretrained(self.base, **self._which())
+
+    def tokenizer(self) -> Any:
+        """Tokenizer of the base."""
+        return AutoTokenizer.from_pretrained(self.base, **self._which())
+
+    def _which(self) -> dict[str, Any]:
+        names = ("revision", "trust_remote_code")
+        return {name: self.init_kwargs[name] for name in names if name in self.init_kwargs}
 
     def fingerprint(self) -> str:
         """Of the base: its Hub commit, or the digest of its weights and configuration; and how it is loaded."""

@@ -230,6 +230,7 @@ def test_importance_weights_exceed_one_and_may_raise_the_variance() -> None:
             assert after - before == pytest.approx(posterior_Z @ (f_Z**2 * (w_Z - 1)), abs=1e-10)
             changes.append(after - before)
     assert max(changes) > 1
+    assert (len(changes), sum(change > 0 for change in changes)) == (12, 11)
 
 
 def test_bias_of_self_normalised_weights_falls_as_one_over_m() -> None:

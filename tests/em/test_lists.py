@@ -88,6 +88,30 @@ def test_closed_forms_of_count_and_support() -> None:
     assert weight_metrics([support])["ess_ratio"] == pytest.approx((support.ess or 0) / 2)
 
 
+def test_copies_of_one_list_are_not_one_samples_weight() -> None:
+    """`collapsed` asks how much one sample weighs, so equal lists that share a row are no collapse."""
+    alike = [(weigh_lists([A] * 8, [-1.0] * 8, WeightOptions(), dedup)) for dedup in ("count", "none")]
+    assert [weighed.largest for weighed in alike] == pytest.approx([1 / 8] * 2, rel=1e-12)
+    assert weight_metrics(alike)["collapsed"] == 0
+    ahead = [weigh_lists([A, B, B], [0.0, -9.0, -9.0], WeightOptions(), dedup) for dedup in DEDUP]
+    assert min(weighed.largest or 0 for weighed in ahead) > 0.99
+    assert weight_metrics(ahead)["collapsed"] == 1
+    assert weigh_lists([A, B], [0.0, -9.0], WeightOptions(max_weight=0.6)).largest == pytest.approx(0.6)
+    assert weigh_lists([None], [None], WeightOptions()).largest is None
+
+
+@pytest.mark.parametrize("dedup", DEDUP)
+def test_samples_that_are_no_lists_are_rewarded_too(dedup: str) -> None:
+    lists: Lists = [A, None, A, B, None]
+    scores, rewards = [-1.0, None, -1.0, -2.0, None], [0.4, 0.0, 0.4, 0.1, 0.0]
+    weighed = weigh_lists(lists, scores, WeightOptions(), dedup, rewards_K=rewards)
+    own = group_advantages([0.4, 0.0, None if dedup == "support" else 0.4, 0.1, 0.0]).tolist()
+    expected = [own[0] + own[2], own[1], 0.0, own[3], own[4]] if dedup == "count" else own
+    assert weighed.search_K == pytest.approx(expected, abs=1e-12)
+    assert max(expected[1], expected[4]) < 0 < expected[0]
+    assert weighed.weights_K == weigh_lists(lists, scores, WeightOptions(), dedup).weights_K
+
+
 def test_options_act_on_samples_or_on_distinct_lists() -> None:
     lists, scores = [A, A, A, B], [0.0, 0.0, 0.0, -50.0]
     mixed = WeightOptions(uniform_mix=0.4)

@@ -3,9 +3,10 @@
 import pytest
 
 from rlft.em.options import EMOptions
-from rlft.em.rows import IGNORED, training_rows, with_answer
+from rlft.em.rows import IGNORED, demonstration_rows, training_rows, with_answer
 from rlft.rollouts.trajectory import FinishReason, Segment, Trajectory
 
+SEARCHED, GOLD = Segment([5], False, "search"), Segment([10], True, "answer")
 BRANCH = Trajectory([30], [Segment([31, 32], True, "select")], FinishReason.STOP)
 SAMPLED = Trajectory(
     prompt_ids=[1, 2],
@@ -39,6 +40,14 @@ def test_tokens_share_the_weight_or_each_have_it(reduction: str, token: float, b
     main, branch = rows(token_reduction=reduction)
     assert main["weights"] == [0, 0, token, token, 0, token, 0, token]
     assert branch["weights"] == [0, branch_token, branch_token]
+    assert main["mass"] == branch["mass"] == 1
+
+
+def test_demonstrations_count_by_their_tokens() -> None:
+    (row,) = demonstration_rows(Trajectory([1], [Segment([2, 3], True, "act"), SEARCHED, GOLD], FinishReason.STOP))
+    assert row["labels"] == [IGNORED, 2, 3, IGNORED, 10]
+    assert row["weights"] == [0, 1, 1, 0, 1]
+    assert row["mass"] == 3
 
 
 def test_search_and_answer_have_weights_and_coefficients_of_their_own() -> None:

@@ -9,9 +9,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from rlft.record.rounds_curve import _series, _shares, draw_rounds
+from rlft.record.rounds_curve import _STACK, _series, _shares, draw_rounds
+from rlft.rollouts.list_text import ListFault
 
-BLUE, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+BLUE, VERMILION, GREEN = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
 ORANGE, PURPLE = (0xE6, 0x9F, 0x00), (0xCC, 0x79, 0xA7)
 
 
@@ -29,8 +30,18 @@ def test_lines_and_shares_are_drawn_where_rows_carry_them(tmp_path: Path) -> Non
     mistakes = {"sampled_mistake/stop": 0.2, "sampled_mistake/wrong": 0.1}
     full = draw_rounds(rounds(**mistakes), tmp_path / "full.png", "t")
     bare = draw_rounds([{"greedy_em": 0.5}, {"greedy_em": 0.6}], tmp_path / "bare.png")
-    assert shown(full, BLUE, VERMILION, ORANGE, PURPLE) == [True] * 4
-    assert shown(bare, BLUE, VERMILION, ORANGE, PURPLE) == [True, False, False, False]
+    lists = draw_rounds(rounds(**{"greedy_recall@1": 0.4, "sampled_fault/prose": 0.1}), tmp_path / "lists.png")
+    colours = (BLUE, VERMILION, GREEN, ORANGE, PURPLE)
+    assert shown(full, *colours) == [True, True, False, True, True]
+    assert shown(bare, *colours) == [True, False, False, False, False]
+    assert shown(lists, *colours) == [True, True, True, True, False]
+
+
+def test_each_fault_has_a_colour_of_its_own(tmp_path: Path) -> None:
+    faults = {f"sampled_fault/{fault}": 0.1 for fault in ListFault}
+    colours = [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:], 16)) for c in _STACK[: len(faults)]]
+    assert len(set(colours)) == len(faults) == 8
+    assert all(shown(draw_rounds(rounds(**faults), tmp_path / "c.png"), *colours))
 
 
 def test_one_round_is_drawn(tmp_path: Path) -> None:

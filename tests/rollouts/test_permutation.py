@@ -54,6 +54,7 @@ def test_a_list_is_one_segment_as_sampled(frame: ChatFrame) -> None:
         "fault": None,
         "text": "[3] > [1]",
         "attempts": 1,
+        "cut": False,
         "padded": False,
         "respelled": False,
     }
@@ -143,10 +144,12 @@ def test_a_list_that_the_cap_cuts(frame: ChatFrame) -> None:
     cut = ListOptions(size=2, max_list_tokens=9, **SHORT)
     found = rolled(frame, lambda prompt: "[3] > [1]", cut)
     assert (found.fields["fault"], found.finish, found.fields["list"]) == ("cut", FinishReason.LENGTH, [])
+    assert found.fields["cut"]
     lenient = ListOptions(size=2, max_list_tokens=9, parsing="lenient", **SHORT)
     found = rolled(frame, lambda prompt: "[3] > [1] > [2]", lenient)
     assert (found.fields["fault"], found.finish, found.fields["list"]) == (None, FinishReason.STOP, [2, 0])
     assert found.fields["respelled"]
+    assert found.fields["cut"]
     assert found.segments[0].ids == frame.turn_ids("[3] > [1]")
     found = rolled(frame, lambda prompt: "the list: [3] > [1] > [2]", lenient)
     assert (found.fields["fault"], found.finish) == ("cut", FinishReason.LENGTH)
@@ -201,13 +204,11 @@ def test_resampling_draws_again_with_other_seeds(frame: ChatFrame) -> None:
 
 def test_samples_stand_together_and_share_one_prompt(frame: ChatFrame) -> None:
     policy = ScriptedPolicy(frame.tokenizer, lambda prompt: "[1] > [2]")
-    seen: list[tuple[int, int]] = []
-    rollout = PermutationRollout(frame, STRICT, samples=3, shuffle=True, progress=lambda *done: seen.append(done))
+    rollout = PermutationRollout(frame, STRICT, samples=3, shuffle=True)
     found = rollout([row("a"), row("b")], policy, GREEDY)
     assert [one.fields["id"] for one in found] == ["a", "a", "a", "b", "b", "b"]
     assert found[0].prompt_ids is found[1].prompt_ids is found[2].prompt_ids
     assert len({draw.seed for draw in policy.calls[0]}) == 6
-    assert seen == [(6, 6)]
     assert rollout([], policy, GREEDY) == []
 
 

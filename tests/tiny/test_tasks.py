@@ -80,3 +80,10 @@ def test_the_small_model_knows_the_format() -> None:
     texts = {passage["id"]: passage["text"] for passage in SMALL.passages()}
     seen = [texts[number] for number in trajectories[0].fields["passage_ids"][0]]
     assert first_search == f"<|u|> {shown(seen)} <|end|> <|a|>"
+
+
+def test_a_name_that_looks_like_a_task_and_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no embedded task 'tiny/digits'; there are tiny/addition, "):
+        tasks.refuse_unknown("tiny/digits")
+    for name in ("tiny/select", "Qwen/Qwen2.5-3B"):
+        tasks.refuse_unknown(name)

@@ -1,44 +1,17 @@
-"""Other views of the world: candidate lists, user histories, biographies."""
+"""Other views of the world: user histories, biographies."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
 
 from rlft.tiny import words
 from rlft.tiny.biographies import TEMPLATES, biographies, biography_world, facts_of, probes
-from rlft.tiny.candidates import candidate_lists
 from rlft.tiny.histories import histories, users
-from rlft.tiny.questions import ONE_HOP, TWO_HOP
 from rlft.tiny.word_tokenizer import word_tokenizer
 from rlft.tiny.world import World
 
 WORLD = World(3, people=200, companies=40)
 BIOGRAPHIES = biography_world(1)
-
-
-@pytest.mark.parametrize("kinds", [ONE_HOP, TWO_HOP], ids=["one hop", "two hops"])
-def test_candidates_hold_the_gold_passages_once_among_look_alikes(kinds: Any) -> None:
-    rows = candidate_lists(WORLD, 90, seed=0, split="train", kinds=kinds)
-    assert rows == candidate_lists(WORLD, 90, seed=0, split="train", kinds=kinds)
-    for row in rows:
-        ids = [passage["id"] for passage in row["candidates"]]
-        assert len(set(ids)) == len(ids) == 6
-        assert [ids[place] for place in row["gold"]] == [hop["passage_id"] for hop in row["hops"]]
-        names = {hop["query"].rsplit(" ", 1)[0] for hop in row["hops"]}
-        relations = {hop["query"].rsplit(" ", 1)[1] for hop in row["hops"]}
-        others = [passage for place, passage in enumerate(row["candidates"]) if place not in row["gold"]]
-        about = [any(name in passage["text"] for name in names) for passage in others]
-        stating = [passage["id"].split("/")[1] in relations for passage in others]
-        assert all(a or s for a, s in zip(about, stating, strict=True))
-        assert any(about)
-        assert any(stating)
-
-
-def test_gold_stands_anywhere_in_the_list() -> None:
-    places = Counter(row["gold"][0] for row in candidate_lists(WORLD, 300, seed=1))
-    assert set(places) == set(range(6))
-    assert max(places.values()) < 90
 
 
 def test_styles_are_one_a_user_and_of_one_split() -> None:
@@ -91,7 +64,6 @@ def test_probes_ask_in_words_that_no_biography_has() -> None:
 
 def test_views_keep_to_their_vocabularies() -> None:
     texts = {
-        "search": [p["text"] for row in candidate_lists(WORLD, 50, seed=0) for p in row["candidates"]],
         "style": [
             text
             for row in histories(WORLD, 200, seed=0)
@@ -100,7 +72,7 @@ def test_views_keep_to_their_vocabularies() -> None:
         "biography": [row["text"] for row in biographies(BIOGRAPHIES, "old", seed=0)]
         + [f"{row['prompt']} {row['answer']}" for row in probes(BIOGRAPHIES, "old", seed=0)],
     }
-    vocabularies = {"search": words.SEARCH_WORDS, "style": words.STYLE_WORDS, "biography": words.BIOGRAPHY_WORDS}
+    vocabularies = {"style": words.STYLE_WORDS, "biography": words.BIOGRAPHY_WORDS}
     for view, written in texts.items():
         tokenizer = word_tokenizer(vocabularies[view])
         for text in written:
@@ -112,7 +84,6 @@ def test_views_keep_to_their_vocabularies() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: candidate_lists(WORLD, 1, seed=0, size=1), "1 candidates for questions of 1 hops"),
         (lambda: users(World(0, people=100)), "100 people for 144 users"),
         (lambda: users(WORLD, "dev"), "no split 'dev'"),
         (lambda: biographies(BIOGRAPHIES, "third", seed=0), "no phase 'third'"),

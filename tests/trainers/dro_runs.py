@@ -1,8 +1,7 @@
-"""Short DRO runs on random tiny models; as a program, one such run: `python dro_runs.py FOLDER MODEL CHANGES`."""
+"""Short DRO runs on random tiny models."""
 
 import functools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from rlft.record.jsonl import read_jsonl
 from rlft.retrieval.passage import Passage
 from rlft.rollouts.store import read_shard
 from rlft.rollouts.trajectory import Trajectory
-from rlft.tiny.candidates import candidate_lists
+from rlft.tiny import selection
 from rlft.tiny.model import tiny_model
 from rlft.tiny.word_tokenizer import word_tokenizer
-from rlft.tiny.world import World
+from rlft.tiny.words import SELECTION_WORDS
 from rlft.trainers.dro import DROConfig, DROTrainer
 
-WORLD = World(7, 100, 30)
-COLUMNS = ("id", "question", "golden_answers", "candidates", "gold")
+WORDS = [*SELECTION_WORDS, "answer", "where"]
+"""Of the questions, and of what the tests say besides."""
 TEMPLATES = {
     "list_instruction": "{passages} rank {question}",
     "answer_instruction": "{passages} answer {question}",
@@ -33,7 +32,7 @@ TEMPLATES = {
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Questions with six candidates each, one of which answers."""
-    return [{name: row[name] for name in COLUMNS} for row in candidate_lists(WORLD, count, seed)]
+    return selection.rows(count, seed)
 
 
 def bare(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,7 +42,7 @@ def bare(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def save_model(folder: Path, seed: int = 0) -> Path:
     """A random two-layer model with the word tokenizer."""
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer(WORDS)
     tokenizer.save_pretrained(folder)
     tiny_model(tokenizer, hidden=32, layers=2, kv_heads=2, seed=seed).save_pretrained(folder)
     return folder
@@ -119,7 +118,8 @@ class Finder:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         self.asked.append(list(queries))
-        return [[Passage(one["id"], one["title"], one["text"]) for one in self.known[query][:k]] for query in queries]
+        found = (self.known[query][:k] for query in queries)
+        return [[Passage(one["id"], one["title"], one["text"], 0.0) for one in candidates] for candidates in found]
 
 
 @functools.cache
@@ -140,6 +140,16 @@ def outcome(folder: Path, number: int = 1) -> dict[str, bytes]:
     return {name: (last / name).read_bytes() for name in names}
 
 
+def left(folder: Path, number: int) -> dict[str, dict[str, str]]:
+    """Digests of the files that the stages of a round left, beside candidates and what peft writes in any order."""
+    stages = json.loads((folder / f"round-{number}/manifest.json").read_text())
+    return {
+        name: {file: digest for file, digest in stage["files"].items() if not file.endswith("adapter_config.json")}
+        for name, stage in stages.items()
+        if not name.startswith("candidates")
+    }
+
+
 Question = tuple[dict[str, Any], list[Trajectory], dict[str, Any], dict[str, Any]]
 
 
@@ -154,8 +164,3 @@ def questions(folder: Path, number: int, given: Sequence[dict[str, Any]]) -> lis
     weights = read_jsonl(last / "weights.jsonl")
     assert [*lists] == [record["id"] for record in scores] == [record["id"] for record in weights]
     return [(by_id[name], lists[name], *found) for name, *found in zip(lists, scores, weights, strict=True)]
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    trainer(Path(sys.argv[1]), Path(sys.argv[2]), train=asked(), **json.loads(sys.argv[3])).train()

@@ -56,14 +56,14 @@ def shown(row: dict[str, Any], order: Sequence[int]) -> str:
 
 
 def trained(row: dict[str, Any]) -> tuple[list[int], list[int], float]:
-    """Prompt, trained tokens and weight of a row, all of whose trained tokens stand at its end and weigh the same."""
+    """Prompt, trained tokens and weight of a row, all of whose trained tokens stand at its end and have its weight."""
     start = sum(label == IGNORED for label in row["labels"])
     prompt, target = row["input_ids"][:start], row["input_ids"][start:]
     assert row["labels"] == [IGNORED] * start + target
     assert row["weights"][:start] == [0.0] * start
     assert len(set(row["weights"][start:])) == 1
     assert row["mass"] == 1.0
-    return prompt, target, sum(row["weights"])
+    return prompt, target, row["weights"][-1]
 
 
 def samples(run: Path, name: str = "weights_K") -> Iterator[tuple[Question, Any, float]]:

@@ -118,3 +118,29 @@ def test_adapters_that_train_the_bases_biases_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="bias='lora_only' trains the base's biases, which both adapters share"):
         pair(folder, LoraConfig(bias="lora_only"))
     pair(folder, LoraConfig(bias="lora_only"), selector_base=1)
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "loftq"])
+def test_adapters_that_change_their_base_as_they_start_are_refused(folder: Path, init: Any) -> None:
+    config = LoraConfig(target_modules="all-linear")
+    config.init_lora_weights = init
+    with pytest.raises(ValueError, match=f"init_lora_weights='{init}' changes the base, .* base of its own"):
+        pair(folder, config)
+    pair(folder, config, selector_base=1)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal"])
+def test_other_adapters_leave_their_base_as_it_is(folder: Path, init: Any) -> None:
+    base = AutoModelForCausalLM.from_pretrained(folder / "base-0")
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=init)
+    pair(folder, config)
+    after = get_peft_model(base, config).get_base_model().state_dict()
+    assert all(torch.equal(after[name.replace(".base_layer", "")], before[name]) for name in before if name in after)
+    assert any(".base_layer" in name for name in after)
+
+
+def test_two_revisions_are_two_bases(folder: Path) -> None:
+    bases = [RoundModels(str(folder / "base-0"), lora(), {"revision": name}, None) for name in ("v1", "v2")]
+    assert not PairModels(dict(zip(ROLES, bases, strict=True))).shared
+    assert pair(folder, lora()).shared
