@@ -7,9 +7,9 @@ from typing import Any
 from rlft.evaluate.list_metrics import cuts_of
 from rlft.finish_em import Lines, Method, Metrics, both_modes, reload_check, say_round
 from rlft.finish_em import train_and_report as train_and_report_em
+from rlft.pair_folder import ROLES
 from rlft.prepare_em import EMPlan
 from rlft.prepare_lists import ListPlan
-from rlft.trainers.pair_models import ROLES
 
 
 def train_and_report(trainer: Any, plan: ListPlan) -> None:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import ListArguments
+from rlft.pair_folder import GENERATOR, SELECTOR
 from rlft.prepare import model_path, peft_config_of
 from rlft.prepare_em import (
     Embedded,
@@ -26,7 +27,6 @@ from rlft.prepare_em import (
 )
 from rlft.retrieval import Retriever, load_retriever
 from rlft.tiny import tasks
-from rlft.trainers.pair_models import GENERATOR, SELECTOR
 
 TRAIN_QUESTIONS = 2048
 """Of an embedded task, which could give any number."""

@@ -32,9 +32,9 @@ LAYERS: list[set[str]] = [
     {"assets"},
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate"},
-    {"credit", "em", "reward_models", "replay"},
+    {"credit", "em", "reward_models", "replay", "pair_folder"},
     {"trainers"},
-    {"pair", "pair_folder"},
+    {"pair"},
     {
         "arguments",
         "configure",

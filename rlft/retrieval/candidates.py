@@ -1,6 +1,6 @@
 """The candidates of a question: passages found once and kept in its row, from which a selector chooses."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlft.retrieval.passage import RetrievalError, Retriever
@@ -15,7 +15,6 @@ def with_candidates(
     count: int,
     *,
     batch: int = 64,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Rows with the column `candidates`, passages `{id, title, text}` in retriever order.
 
@@ -28,7 +27,6 @@ def with_candidates(
         retriever: finds the others'; None if no row needs it. `CachedRetriever` keeps what it finds for the next run.
         count: n, passages kept for each question.
         batch: questions in one call of the retriever.
-        progress: called with (questions searched, questions to search) after each call.
 
     Returns:
         New rows, in order; those given are not changed.
@@ -58,8 +56,6 @@ def with_candidates(
             )
         for row, passages in zip(lacking[start : start + batch], found, strict=True):
             row["candidates"] = [{"id": one.id, "title": one.title, "text": one.text} for one in passages]
-        if progress:
-            progress(start + len(asked), len(lacking))
     for row in done:
         if isinstance(row["candidates"], list):  # what is none is for refuse_candidates to say
             row["candidates"] = row["candidates"][:count]

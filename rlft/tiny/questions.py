@@ -25,7 +25,7 @@ class Kind:
     about: str
     """`people` or `companies`."""
     relations: tuple[str, ...]
-    careless: str | None = None
+    careless: str
     """Relation of the question's own entity, asked instead of the second."""
 
 
@@ -34,13 +34,6 @@ TWO_HOP = (
     Kind("founder-birthplace", "where was the founder of {} born ?", "companies", ("founded", "born"), "based"),
     Kind("employer-founder", "who founded the employer of {} ?", "people", ("works", "founded"), "mentored"),
 )
-ONE_HOP = (
-    Kind("employer", "who is the employer of {} ?", "people", ("works",)),
-    Kind("birthplace", "where was {} born ?", "people", ("born",)),
-    Kind("mentor", "who is the mentor of {} ?", "people", ("mentored",)),
-    Kind("city", "where is {} based ?", "companies", ("based",)),
-    Kind("founder", "who founded {} ?", "companies", ("founded",)),
-)
 
 
 def questions(world: World, kinds: Sequence[Kind] = TWO_HOP, split: str | None = None) -> list[dict[str, Any]]:
@@ -48,13 +41,13 @@ def questions(world: World, kinds: Sequence[Kind] = TWO_HOP, split: str | None =
 
     Args:
         world: the world.
-        kinds: `TWO_HOP`, `ONE_HOP`, or some of them.
+        kinds: `TWO_HOP`, or some of them.
         split: a key of `SPLITS`; None asks about everyone.
 
     Returns:
         Rows `{id, question, golden_answers, kind, hops, careless}`, kind after kind. `golden_answers` holds accepted
         spellings, the full name first; a hop is `{query, fact, passage_id}`, and so is `careless`, what the careless
-        searcher asks at the second hop (None in one-hop questions). For example `{"id": "employer-city/desu_niva",
+        searcher asks at the second hop. For example `{"id": "employer-city/desu_niva",
         "question": "where is the employer of desu niva based ?", "golden_answers": ["veda"], "kind": "employer-city",
         "hops": [{"query": "desu niva works", "fact": "desu niva works at baso bank", "passage_id": "desu_niva/works"},
         {"query": "baso bank based", ...}], "careless": {"query": "desu niva born", ...}}`.
@@ -104,7 +97,7 @@ def question(world: World, kind: Kind, entity: str) -> dict[str, Any]:
         "golden_answers": spellings(subject),
         "kind": kind.name,
         "hops": [_hop(fact) for fact in facts],
-        "careless": _hop(world.fact(entity, kind.careless)) if kind.careless else None,
+        "careless": _hop(world.fact(entity, kind.careless)),
     }
 
 

@@ -31,6 +31,7 @@ from datasets import Dataset
 
 from rlft.em.options import EMOptions
 from rlft.em.stages import Round
+from rlft.pair_folder import GENERATOR, PAIR, ROLES, SELECTOR
 from rlft.record.folder import write_whole
 from rlft.retrieval.passage import Retriever
 from rlft.trainers.dro_checks import (
@@ -45,14 +46,12 @@ from rlft.trainers.dro_steps import DROSteps
 from rlft.trainers.em_config import EMConfig
 from rlft.trainers.em_learning import Learning
 from rlft.trainers.em_trainer import EMTrainer, fingerprint, tokenizer_fingerprint
-from rlft.trainers.pair_models import GENERATOR, ROLES, SELECTOR, PairModels
+from rlft.trainers.pair_models import PairModels
 from rlft.trainers.rolls import Rolls, Row
 from rlft.trainers.round_models import RoundModels
 from rlft.trainers.search_checks import check_room
 
 logger = logging.getLogger(__name__)
-
-PAIR = "pair.json"
 
 
 @dataclass

@@ -43,9 +43,7 @@ def check_list_questions(
 
     def check(row: Row) -> None:
         own_share = next(places) % state.num_processes == state.process_index
-        if row.get("id") is None:
-            raise ValueError("it has no id.")
-        check_answerable(row, steps.answers(row), steps.args.max_answer_tokens)
+        check_answerable(row, steps.generator.gold_answers(row), steps.args.max_answer_tokens)
         if row.get("candidates") is not None:
             refuse_candidates(row, steps.args.list_size)
             (shown,) = with_candidates([row], None, steps.args.candidates)

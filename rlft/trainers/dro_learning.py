@@ -84,7 +84,7 @@ class PairLearning:
         """L_G = -sum_i w_i log p(y | x, d_z_i; theta_g) (eq. 6); y is the gold answer that the weight came from."""
         options = WeightOptions.of(self.args)
         for (row, trajectories, record), question in zip(self.steps.scored(current, rows), weighed, strict=True):
-            answers = self.steps.answers(row)
+            answers = self.steps.generator.gold_answers(row)
             shares = zip(trajectories, record["logliks"], question["weights_K"] or [], strict=False)
             for trajectory, loglik_A, weight in shares:
                 if weight > self.args.min_weight:

@@ -25,6 +25,7 @@ from rlft.em.stages import Round
 from rlft.em.weighing import Weighed, WeightOptions, answer_score
 from rlft.evaluate.list_metrics import list_metrics, sampled_list_metrics
 from rlft.evaluate.qa import exact_match
+from rlft.pair_folder import GENERATOR, SELECTOR
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.rollouts.list_text import read_list
@@ -32,7 +33,6 @@ from rlft.rollouts.permutation import PermutationRollout
 from rlft.rollouts.policy import GREEDY
 from rlft.rollouts.reading import AnswerRollout, reading_prompt
 from rlft.rollouts.trajectory import Trajectory
-from rlft.trainers.pair_models import GENERATOR, SELECTOR
 from rlft.trainers.rolls import Rolls, Row, Sampled, same_questions
 
 SAMPLED, ANSWERED, SCORED = "lists", "answers", "scores"
@@ -54,19 +54,6 @@ class DROSteps:
         """Whether somebody asks what the generator answers after each list."""
         reward = self.args.selector_objective == "grpo" and self.args.grpo_reward == "exact_match"
         return self.args.weighting == "rejection" or reward
-
-    def answers(self, row: Row) -> list[list[int]]:
-        """Ids of every gold answer, as turns of the generator.
-
-        Raises:
-            ValueError: if there is none, they are no list of texts, or one of them has no token.
-        """
-        golden = row.get("golden_answers")
-        if not golden:
-            raise ValueError("it has no golden_answers.")
-        if not isinstance(golden, list) or not all(isinstance(text, str) for text in golden):
-            raise ValueError(f"its golden_answers are {golden!r}, not a list of texts.")
-        return [self.generator.frame.answer_ids(text) for text in golden]
 
     def reading(self, row: Row, places: Sequence[int]) -> list[int]:
         """Ids up to the generator's answer from the passages of a list; from none, closed book."""
@@ -188,7 +175,7 @@ class DROSteps:
             for number, (_, trajectories) in enumerate(sampled)
             for places in [(), *distinct(trajectories)]
         ]
-        answers = [self.answers(row) for row, _ in sampled]
+        answers = [self.generator.gold_answers(row) for row, _ in sampled]
         logliks = score_answers(
             model,
             [self.reading(sampled[number][0], places) for number, places in wanted],
@@ -202,7 +189,7 @@ class DROSteps:
             yield {"id": row["id"], "logliks": scores, "closed_book": found[number, ()]}
 
     def _score(self, row: Row, loglik_A: Sequence[float] | None) -> float | None:
-        return answer_score(loglik_A, list(map(len, self.answers(row))), WeightOptions.of(self.args))
+        return answer_score(loglik_A, list(map(len, self.generator.gold_answers(row))), WeightOptions.of(self.args))
 
     def _weighed(self, row: Row, samples: Sequence[Any], record: Mapping[str, Any]) -> Weighed:
         args, options = self.args, WeightOptions.of(self.args)

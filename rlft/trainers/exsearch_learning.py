@@ -65,7 +65,7 @@ class SearchLearning(Learning):
             if question["dropped"]:
                 counts[f"question dropped: {question['dropped']}"] += len(trajectories)
                 continue
-            answers = self.steps.answers(row)
+            answers = self.steps.rolls.gold_answers(row)
             shares = zip(trajectories, logliks, question["weights_K"], question["search_K"], strict=True)
             for trajectory, loglik_A, weight, search in shares:
                 if max(abs(weight), abs(search)) <= self.args.min_weight:

@@ -44,16 +44,6 @@ class SearchSteps:
     def __init__(self, rolls: Rolls, retriever: Retriever, metrics: Metrics | None = None):
         self.rolls, self.args, self.retriever, self.metrics = rolls, rolls.args, retriever, metrics
 
-    def answers(self, row: Row) -> list[list[int]]:
-        """Ids of every gold answer, as turns of the model.
-
-        Raises:
-            ValueError: if there is none, or one of them has no token.
-        """
-        if not row["golden_answers"]:
-            raise ValueError("it has no golden_answers.")
-        return [self.rolls.frame.answer_ids(text) for text in row["golden_answers"]]
-
     def sample(self, current: Round, before: Round, rows: Sequence[Row]) -> None:
         """z_k ~ p(z | x; theta), k = 1..K (eq. 3). Rejection sampling needs the model's own answer as well."""
         samples = self.args.num_generations
@@ -146,7 +136,7 @@ class SearchSteps:
             for k, trajectory in enumerate(trajectories)
             if trajectory.finish is not FinishReason.LENGTH
         ]
-        answers = {row["id"]: self.answers(row) for row, _ in sampled}
+        answers = {row["id"]: self.rolls.gold_answers(row) for row, _ in sampled}
         logliks = score_answers(
             model,
             [open_ids(trajectory) for _, _, trajectory in scored],
@@ -161,7 +151,7 @@ class SearchSteps:
     def _answer_scores(
         self, row: Row, logliks: Sequence[Any], reasons: Sequence[str | None], options: WeightOptions
     ) -> list[float | None]:
-        lengths = [len(ids) for ids in self.answers(row)]
+        lengths = [len(ids) for ids in self.rolls.gold_answers(row)]
         return [
             None if reason else answer_score(loglik_A, lengths, options)
             for loglik_A, reason in zip(logliks, reasons, strict=True)

@@ -7,9 +7,8 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
+from rlft.pair_folder import GENERATOR, SELECTOR
 from rlft.trainers.round_models import RoundModels
-
-SELECTOR, GENERATOR = ROLES = ("selector", "generator")
 
 KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
 """Ways to initialise LoRA that leave the base as it is; the others move a part of it into the adapter."""

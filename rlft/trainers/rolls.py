@@ -62,6 +62,19 @@ class Rolls:
         self.samplers = samplers or Samplers(args, tokenizer, self.frame.stop_ids, self.pad_id)
         self._state = PartialState()
 
+    def gold_answers(self, row: Row) -> list[list[int]]:
+        """Ids of every gold answer, as turns of the model.
+
+        Raises:
+            ValueError: if there is none, they are no list of texts, or one of them has no token.
+        """
+        golden = row.get("golden_answers")
+        if not golden:
+            raise ValueError("it has no golden_answers.")
+        if not isinstance(golden, list) or not all(isinstance(text, str) for text in golden):
+            raise ValueError(f"its golden_answers are {golden!r}, not a list of texts.")
+        return [self.frame.answer_ids(text) for text in golden]
+
     def roll(
         self,
         current: Round,

@@ -30,11 +30,12 @@ def check_questions(rows: Dataset, steps: SearchSteps, name: str) -> None:
     Raises:
         ValueError: naming the first bad row and the number of them.
     """
-    check_each(rows, lambda row: check_answerable(row, steps.answers(row), steps.args.max_answer_tokens), name)
+    rolls, most = steps.rolls, steps.args.max_answer_tokens
+    check_each(rows, lambda row: check_answerable(row, rolls.gold_answers(row), most), name)
 
 
 def check_each(rows: Dataset, check: Callable[[Any], None], name: str) -> None:
-    """Refuse rows that `check` refuses with ValueError or KeyError, an id that stands twice, and no rows at all.
+    """Refuse rows that `check` refuses with ValueError or KeyError, ids that are missing or stand twice, and no rows.
 
     Raises:
         ValueError: naming the first bad row and the number of them.
@@ -44,6 +45,8 @@ def check_each(rows: Dataset, check: Callable[[Any], None], name: str) -> None:
     bad, seen = [], set()
     for row in rows:
         try:
+            if row.get("id") is None:
+                raise ValueError("it has no id.")
             check(row)
             if str(row["id"]) in seen:
                 raise ValueError("its id stands twice.")

@@ -28,7 +28,7 @@ def some(count: int) -> list[dict[str, str]]:
 
 
 def test_found_where_they_lack_and_kept_where_they_are_known() -> None:
-    shelf, seen = Shelf(), list[tuple[int, int]]()
+    shelf = Shelf()
     known = [{**passage, "score": 3} for passage in some(4)]
     rows = [
         {"id": 1, "question": "a"},
@@ -37,7 +37,7 @@ def test_found_where_they_lack_and_kept_where_they_are_known() -> None:
         {"id": 4, "question": "d"},
     ]
     before = [dict(row) for row in rows]
-    done = with_candidates(rows, shelf, 2, batch=2, progress=lambda *at: seen.append(at))
+    done = with_candidates(rows, shelf, 2, batch=2)
     assert [row["id"] for row in done] == [1, 2, 3, 4]
     assert done[0]["candidates"] == [
         {"id": "a0", "title": "t0", "text": "text 0"},
@@ -45,7 +45,6 @@ def test_found_where_they_lack_and_kept_where_they_are_known() -> None:
     ]
     assert done[1]["candidates"] == known[:2]
     assert shelf.calls == [(["a", "c"], 2), (["d"], 2)]
-    assert seen == [(2, 3), (3, 3)]
     assert rows == before
     assert with_candidates(done, None, 2) == done  # nothing is left to find
 

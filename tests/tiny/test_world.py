@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlft.tiny import words
-from rlft.tiny.questions import ONE_HOP, SPLITS, TWO_HOP, questions, sample
+from rlft.tiny.questions import SPLITS, TWO_HOP, questions, sample
 from rlft.tiny.word_tokenizer import word_tokenizer
 from rlft.tiny.world import World, spellings
 
@@ -33,11 +33,10 @@ def test_passages_have_ids_of_their_own_and_stand_under_their_subject() -> None:
     assert all(person != mentor for person, mentor in mentors)
 
 
-@pytest.mark.parametrize("kinds", [ONE_HOP, TWO_HOP], ids=["one hop", "two hops"])
-def test_a_reader_who_follows_the_hops_finds_the_gold_answer(kinds: Any) -> None:
+def test_a_reader_who_follows_the_hops_finds_the_gold_answer() -> None:
     """The oracle reads passages as text only: it finds what the question names, and goes where the passages lead."""
     texts = {passage["id"]: passage["text"] for passage in WORLD.passages}
-    for row in questions(WORLD, kinds):
+    for row in questions(WORLD):
         entity = next(name for name in {*WORLD.people, *WORLD.companies} if f" {name} " in row["question"])
         for hop in row["hops"]:
             assert texts[hop["passage_id"]] == f"{hop['fact']} ."
@@ -96,7 +95,7 @@ def test_bad_requests_are_refused(call: Any, message: str) -> None:
 def test_all_that_the_world_writes_round_trips() -> None:
     tokenizer = word_tokenizer()
     texts = [passage["text"] for passage in WORLD.passages] + [passage["title"] for passage in WORLD.passages]
-    for row in [*questions(WORLD), *questions(WORLD, ONE_HOP)]:
+    for row in questions(WORLD):
         texts += [row["question"], *row["golden_answers"], *(hop["query"] for hop in row["hops"])]
     texts += ["<QUERY> <SEARCH> [1] [6] <FACT> <FINAL> [3] > [1]", "answer ?", "rank ?", "nothing"]
     for text in texts:

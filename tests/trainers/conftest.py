@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
+from rlft.trainers.round_models import RoundModels
 
 PROMPTS = ["1+1=", "22+3=", "4+56=", "7+8="]
 
@@ -27,6 +29,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder)
     tiny_model(tokenizer, hidden=32, layers=2).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a model is loaded."""
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    monkeypatch.setattr(RoundModels, "_base", load)
 
 
 def parity(completions: list[str], **_: Any) -> list[float]:

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from rlft.em.stages import AnotherRun
 from rlft.pair import DROPair
+from rlft.pair_folder import ROLES
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.trainers.dro_learning import MostDropped
-from rlft.trainers.pair_models import ROLES
 from tests.trainers.dro_runs import asked, finished_run, outcome, rows, save_model, trainer
 
 ADAPTER = "adapter_model.safetensors"

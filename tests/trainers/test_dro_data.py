@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
 
 from rlft.em.stages import AnotherRun, Round
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.permutation import list_prompt
 from rlft.rollouts.reading import reading_prompt
 from rlft.trainers import dro_steps
-from rlft.trainers.round_models import RoundModels
 from tests.trainers.dro_runs import Finder, bare, rows, save_model, trainer
 
 TRAIN, DEV = rows(9, 1), rows(4, 2)
@@ -25,17 +23,6 @@ TRAIN, DEV = rows(9, 1), rows(4, 2)
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where a model is loaded."""
-
-    def load(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
-    monkeypatch.setattr(RoundModels, "_base", load)
 
 
 def changed(**columns: Any) -> list[dict[str, Any]]:

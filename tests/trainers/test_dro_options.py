@@ -5,27 +5,14 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
 
 from rlft.trainers import sampler_options
-from rlft.trainers.round_models import RoundModels
 from tests.trainers.dro_runs import config, save_model, trainer
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where a model is loaded."""
-
-    def load(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
-    monkeypatch.setattr(RoundModels, "_base", load)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from rlft.em.rounds import NothingToLearn
 from rlft.em.rows import IGNORED, read_rows
 from rlft.em.stages import Round
+from rlft.pair_folder import ROLES
 from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.rollouts.frame import ChatFrame
 from rlft.rollouts.list_text import spell
@@ -24,7 +25,6 @@ from rlft.rollouts.policy import Sampling
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.trainers.dro import DROTrainer
 from rlft.trainers.dro_learning import MostDropped
-from rlft.trainers.pair_models import ROLES
 from tests.trainers.dro_runs import Question, asked, finished_run, questions, trainer
 
 MINIMUM = 1e-3

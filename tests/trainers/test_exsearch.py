@@ -108,7 +108,7 @@ def test_only_what_the_model_writes_is_trained_on(run: Path) -> None:
 
 def test_every_trained_row_ends_with_a_gold_answer(run: Path) -> None:
     steps = learning(run)
-    golds = {tuple(ids) for row in chosen(run) for ids in steps.steps.answers(row)}
+    golds = {tuple(ids) for row in chosen(run) for ids in steps.rolls.gold_answers(row)}
     for row in steps.weighted_rows(Round(run, 1), chosen(run), Counter()):
         assert any(tuple(row["input_ids"][-len(gold) :]) == gold for gold in golds)
 
@@ -282,6 +282,7 @@ def test_all_parameters_can_be_trained(tmp_path: Path) -> None:
     [
         ({"golden_answers": []}, "it has no golden_answers"),
         ({"golden_answers": ["xyzzy"]}, "no token that the tokenizer knows"),
+        ({"golden_answers": "veda"}, "its golden_answers are 'veda', not a list of texts"),
         ({"question": " "}, "has no question"),
         ({"id": "same"}, "its id stands twice"),
     ],

@@ -16,6 +16,7 @@ from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.tiny.tasks import TASKS
 from rlft.trainers.em_learning import last_whole_checkpoint
+from tests.trainers.processes import assert_same_end
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -107,9 +108,7 @@ def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
         load_file(path / "adapter_model.safetensors")
         for path in (alone / "round-1", folder / "round-1", alone / "round-0")
     )
-    assert ours.keys() == theirs.keys()
-    assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-6
-    assert max((ours[name] - start[name]).abs().max() for name in ours) > 1e-3, "or nothing was trained at all"
+    assert_same_end(start, ours, theirs)
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:

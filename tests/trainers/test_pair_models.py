@@ -11,7 +11,8 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from rlft.trainers.pair_models import GENERATOR, ROLES, SELECTOR, PairModels
+from rlft.pair_folder import GENERATOR, ROLES, SELECTOR
+from rlft.trainers.pair_models import PairModels
 from rlft.trainers.round_models import RoundModels
 from tests.trainers.dro_runs import save_model
 
