@@ -78,7 +78,7 @@ def plan_scorer(
         return None
     given = None if training.scorer is None else Path(training.scorer)
     if given is not None:
-        check_tokenizer(read_scorer_folder(given, rows.name), AutoTokenizer.from_pretrained(str(given)))
+        check_tokenizer(read_scorer_folder(given, rows.name), _tokenizer_of(given))
     else:
         _refuse_training(recipe, training)
     if rows.pairs:
@@ -100,6 +100,17 @@ def plan_scorer(
         **margin,
     )
     return ScorerPlan(given, rows.pairs, prompt, chooser, tokenizer, spec, options, recipe)
+
+
+def _tokenizer_of(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].strip(" :.")
+        raise ValueError(
+            f"{folder}: the reward model's tokenizer cannot be read ({reason}); put its own files back, or train the "
+            "reward model again."
+        ) from error
 
 
 def _refuse_training(recipe: PersonalArguments, training: Any) -> None:

@@ -91,7 +91,7 @@ def lamp_rows(folder: str | Path, task: int | None, splits: Sequence[str], wante
     """
     if task is None:
         raise DataError(f"--dataset_name {folder} is taken for a folder of LaMP; say which task it holds with --task.")
-    if not Path(folder).exists():
+    if not Path(folder).is_dir():  # one file would be read for both splits
         raise DataError(f"--dataset_name {folder}: no such folder, nor an embedded data set such as tiny/style.")
     if splits[0] == splits[1]:
         raise DataError(f"--dataset_train_split and --dataset_test_split are both {splits[0]!r}; hold another one out.")
@@ -117,5 +117,8 @@ def lamp_rows(folder: str | Path, task: int | None, splits: Sequence[str], wante
 
 def _answered(row: Row, split: str, flag: str) -> Row:
     if row["gold"] is None:
-        raise DataError(f"the golds of {split!r} are not public, and {flag} needs them; name train or dev.")
+        raise DataError(
+            f"{split!r} has no {split}_outputs.json, and {flag} needs golds: name train or dev, or put that file "
+            "beside the questions."
+        )
     return row | {"answer": row["gold"]}

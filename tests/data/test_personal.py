@@ -35,8 +35,8 @@ def test_training_rows_come_first_and_pairs_next(folder: Path, train: int, pairs
     [
         (("train", "dev"), Wanted(11, 20, 4), "has 30 usable rows in 'train'"),
         (("train", "dev"), Wanted(0, 30, 4), "has 30 usable rows"),
-        (("train", "test"), Wanted(1, 1, 4), "the golds of 'test' are not public, and --dataset_test_split"),
-        (("test", "dev"), Wanted(1, 1, 4), "the golds of 'test' are not public, and --dataset_train_split"),
+        (("train", "test"), Wanted(1, 1, 4), "'test' has no test_outputs.json.*--dataset_test_split needs golds"),
+        (("test", "dev"), Wanted(1, 1, 4), "'test' has no test_outputs.json.*--dataset_train_split needs golds"),
         (("dev", "dev"), Wanted(1, 1, 4), "are both 'dev'"),
     ],
 )
@@ -50,6 +50,8 @@ def test_a_task_must_be_named_and_counts_be_counts(folder: Path) -> None:
         lamp_rows(folder, None, ("train", "dev"), Wanted(1, 1, 1))
     with pytest.raises(DataError, match="no such folder"):
         lamp_rows(folder / "none", 5, ("train", "dev"), Wanted(1, 1, 1))
+    with pytest.raises(DataError, match=r"train_questions\.json: no such folder"):
+        lamp_rows(folder / "train_questions.json", 5, ("train", "dev"), Wanted(1, 1, 1))
     with pytest.raises(DataError, match="none below 0"):
         Wanted(1, -1, 1)
 
