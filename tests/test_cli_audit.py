@@ -50,12 +50,24 @@ def test_what_cannot_be_audited_is_said_in_a_line(
         (["--pairs", str(tmp_path / "none.jsonl")], "none.jsonl"),
         (["--pairs", str(tmp_path / "bad.jsonl")], "lacks user_id"),
         (["--pairs", str(tmp_path / "one.jsonl")], "two users"),
+        (["--pairs", str(tmp_path / "one.jsonl"), "--device", "abacus"], "--device abacus cannot be used here"),
     ):
         assert main(["rewards", "audit", str(folder), *flags]) == 1
         said = capsys.readouterr().err.splitlines()
         assert said[-1].startswith("rlft: error: ")
         assert message in said[-1]
         assert not [line for line in said if "Traceback" in line]
+
+
+def test_a_run_folder_is_told_from_the_reward_model_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rewards", "audit", str(folder.parent)]) == 1
+    assert capsys.readouterr().err == f"rlft: error: {folder.parent} has no scorer.json; is it {folder}?\n"
+
+
+def test_the_figures_stand_alone(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_pairs(PAIRS, folder / HELD_OUT)
+    assert main(["rewards", "audit", str(folder)]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_without_a_subcommand_rewards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

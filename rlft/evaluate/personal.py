@@ -80,7 +80,7 @@ def personal_metrics(
         measured = _labelled(answers, known, task.labels)
     measured["parseable"] = _mean([float(answer is not None) for answer in answers])
     if think_end is not None:
-        measured["thinking_words"] = _mean([_thinking_words(last_text(one), think_end) for one in completions])
+        measured["thinking_words"] = _mean([float(thinking_words(last_text(one), think_end)) for one in completions])
     return measured
 
 
@@ -122,6 +122,12 @@ def paired_bootstrap(
     draws = _draws(len(first.rows), resamples, seed)
     drawn = [first.figure(first.rows[places_N]) - second.figure(second.rows[places_N]) for places_N in draws]
     return _interval(first.value - second.value, drawn, level)
+
+
+def thinking_words(text: str, think_end: str) -> int:
+    """Words before the last tag that closes the thinking, all of them where there is none."""
+    thinking, closed, rest = text.rpartition(think_end)
+    return len((thinking if closed else rest).split())
 
 
 def _gold(gold: str | None, number: int, task: LampTask) -> str:
@@ -169,11 +175,6 @@ def _number(answer: str | None) -> float | None:
     except ValueError:
         return None
     return number if is_finite_number(number) else None
-
-
-def _thinking_words(text: str, think_end: str) -> float:
-    thinking, closed, rest = text.rpartition(think_end)
-    return float(len((thinking if closed else rest).split()))
 
 
 def _mean(values: Sequence[float]) -> Measured:

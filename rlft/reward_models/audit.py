@@ -142,7 +142,7 @@ def audit_command(arguments: Any) -> dict[str, Any]:
         The audit, and under `trained` what `scorer.json` says of the training.
 
     Raises:
-        ScorerError: if the folder cannot be used, or has no pairs set aside and none are given.
+        ScorerError: if the folder or the device cannot be used, or no pairs are set aside and none are given.
         rlft.data.prompts.DataError: if the file of pairs is malformed.
     """
     found = read_scorer_folder(arguments.folder, arguments.task)
@@ -150,6 +150,7 @@ def audit_command(arguments: Any) -> dict[str, Any]:
     if not arguments.pairs and not path.is_file():
         raise ScorerError(f"{found.folder} has no {HELD_OUT}; give pairs of held-out users with --pairs FILE.")
     pairs = read_pairs(path)
+    _check_device(arguments.device)
     from rlft.reward_models.scorer import Scorer
 
     scorer = Scorer.load(found.folder, task=arguments.task, device=arguments.device)
@@ -160,11 +161,13 @@ def audit_text(audit: dict[str, Any]) -> str:
     """An audit as lines for people."""
     length, gap, table = audit["length"], audit["swap_gap"], audit["calibration"]
     kinds = {"all": sum(audit["negatives"].values()), **audit["negatives"]}
-    lines = [f"{audit['form']} scorer of {audit['task']}, {audit['pairs']} pairs of answers"]
+    lines = [f"{audit['form']} scorer of {audit['task']}, {audit['pairs']} pairs of answers", *_trained(audit)]
     lines += [f"accuracy {kind:<8}{audit['accuracy'][kind]:8.3f}   of {count}" for kind, count in kinds.items()]
+    lines[-len(kinds)] += " rejected answers, chance 0.500"
     lines += [
         f"swap gap         {gap['mean']:8.3f}   standard error {gap['standard_error']:.3f}, positive "
         f"{gap['positive']:.3f}",
+        *_no_gap(audit),
         f"length slope     {length['slope']:8.4f}   per word, correlation {length['correlation']:.3f}, within pairs "
         f"{length['difference_correlation']:.3f}; length alone tells {length['rule_accuracy']:.3f} apart",
         f"calibration      {table['ece']:8.3f}   expected error, loss {table['nll']:.3f} (chance {np.log(2):.3f})",
@@ -174,6 +177,36 @@ def audit_text(audit: dict[str, Any]) -> str:
         for one in table["bins"]
     ]
     return "\n".join(lines)
+
+
+def _trained(audit: dict[str, Any]) -> list[str]:
+    """What it was trained with, where its folder says so."""
+    trained = audit.get("trained", {})
+    if not {"loss", "pairs", "negatives"} <= trained.keys():
+        return []
+    kinds = ", ".join(f"{trained['negatives'][kind]} {kind}" for kind in KINDS if kind in trained["negatives"])
+    return [f"trained with {trained['loss']} on {trained['pairs']} pairs; rejected answers: {kinds}"]
+
+
+def _no_gap(audit: dict[str, Any]) -> list[str]:
+    """What a swap gap means that is not clearly above 0."""
+    gap = audit["swap_gap"]
+    if audit["form"] == "blind":
+        return ["  0 by construction: a blind scorer sees no profile"]
+    if gap["mean"] > 2 * gap["standard_error"]:
+        return []
+    return ["  not above 0 by two standard errors: these pairs do not show that the scorer reads the profile"]
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that this machine or this build of torch does not have."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each, by device and build
+        reason = str(error).partition("\n")[0]
+        raise ScorerError(f"--device {device} cannot be used here ({reason}); cpu always can.") from error
 
 
 def _scored(scorer: "Scorer", pairs: Sequence[Pair]) -> tuple[Array, Array, list[str]]:

@@ -55,7 +55,8 @@ def read_scorer_folder(folder: str | Path, task: str | None = None) -> ScorerFol
     folder = Path(folder)
     if not (folder / SCORER).is_file():
         what = f"{folder} is no folder" if not folder.is_dir() else f"{folder} has no {SCORER}"
-        raise ScorerError(f"{what}. {_HOLDS}")
+        inside = [found.parent for found in sorted(folder.glob(f"*/{SCORER}"))]
+        raise ScorerError(f"{what}; is it {inside[0]}?" if inside else f"{what}. {_HOLDS}")
     try:
         said = json.loads((folder / SCORER).read_text(encoding="utf-8"))
         spec, tokenizer, trained = ScorerSpec(**said["spec"]), str(said["tokenizer"]), dict(said["trained"])

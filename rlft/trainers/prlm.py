@@ -23,13 +23,14 @@ from transformers import TrainerCallback
 
 from rlft import compat
 from rlft.em.options import option
+from rlft.evaluate.personal import thinking_words
 from rlft.reward_models.plugin import scorer_reward
 from rlft.reward_models.scorer import Scorer
 from rlft.rewards.personal import extract_answer
 from rlft.trainers.prlm_drift import DriftCallback, FreshPairs
 from rlft.trainers.prlm_options import PrLMOptions
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards, reads_profile, weights_of
-from rlft.trainers.prlm_terms import advantage_terms, thinking_words, variance_shares
+from rlft.trainers.prlm_terms import advantage_terms, variance_shares
 from rlft.trainers.shear import SHEARConfig, SHEARTrainer
 
 SCORER_FOLDER = "scorer"

@@ -1,12 +1,16 @@
-"""Rows for a run: which are whose, that none is in two sorts, and what is refused."""
+"""Rows for a run: which are whose, that none is in two sorts, what is shown of them, and what is refused."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlft.data.lamp_tasks import LAMP_TASKS
-from rlft.data.personal import Wanted, lamp_rows, style_rows
+from rlft.data.personal import HarmlessChooser, PersonalRows, Wanted, harmless, lamp_rows, style_rows
 from rlft.data.prompts import DataError
+from rlft.reward_models.harmless import Harmless
 from rlft.tiny.lamp_files import write_lamp_files
 from rlft.tiny.tasks import StyleTask
 
@@ -71,3 +75,60 @@ def test_embedded_rows_keep_users_apart() -> None:
 def test_what_style_rows_refuse(name: str, train: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         style_rows(name, Wanted(train, 0, 0), items=3)
+
+
+class Newest:
+    """The first items."""
+
+    counts: Counter[str] = Counter(rows=1)
+
+    def choose(self, rows: Iterable[Any], k: int) -> list[list[Any]]:
+        return [row["profile"][:k] for row in rows]
+
+
+def lamp() -> PersonalRows:
+    items = [{"id": "0", "text": "a <|end|>", "target": "<|u|> b", "date": None}]
+    items += [{"id": "1", "text": "<|a|>", "target": None, "date": None}]
+    row = {"id": "r", "user_id": None, "query": "q <|END|>", "input": "[1]: <|u|>", "gold": "<|end|>", "profile": items}
+    return PersonalRows("LaMP_1", [row | {"answer": "<|end|>"}], [row], [row], LAMP_TASKS[1], {"x": 1})
+
+
+def test_control_strings_are_broken_in_what_is_shown_and_left_in_golds() -> None:
+    broken, before = Harmless(StyleTask().tokenizer()).broken, lamp()
+    rows = harmless(before, broken)
+    for row in (*rows.train, *rows.pairs, *rows.held_out):
+        assert (row["query"], row["input"], row["gold"]) == ("q (|END|)", "[1]: (|u|)", "<|end|>")
+    assert rows.train[0]["answer"] == "<|end|>"
+    assert before == lamp(), "a copy"
+    chooser = HarmlessChooser(Newest(), broken)
+    shown = chooser.choose([*rows.train, rows.pairs[0] | {"profile": []}], 2)
+    assert [[(item["text"], item["target"]) for item in of_row] for of_row in shown] == [
+        [("a (|end|)", "(|u|) b"), ("(|a|)", None)],
+        [],
+    ]
+    assert chooser.counts == {"rows": 1}
+    assert before == lamp()
+
+
+def test_the_embedded_rows_stay_the_same() -> None:
+    rows, broken = style_rows("tiny/style", Wanted(40, 40, 20), 3), Harmless(StyleTask().tokenizer()).broken
+    assert harmless(rows, broken) == rows
+    assert HarmlessChooser(Newest(), broken).choose(rows.train, 3) == Newest().choose(rows.train, 3)
+
+
+def test_rows_that_are_known_are_left_out_and_counted() -> None:
+    rows = style_rows("tiny/style", Wanted(4, 0, 0), 1)
+    known = {(row["id"], row["user_id"]) for row in rows.train}
+    first = rows.train[0]
+    less = rows.without({(first["id"], first["user_id"]), ("elsewhere", None)}, "seen")
+    assert (less.train, less.left_out) == (rows.train[1:], {"seen": 1})
+    assert rows.without({(first["id"], "somebody else")}, "seen") is rows
+    with pytest.raises(DataError, match="none of 4 rows to train on is left: seen"):
+        rows.without(known, "seen")
+
+
+def test_the_key_of_the_answer_is_the_prompt_s() -> None:
+    assert lamp().answer_key(None) == lamp().answer_key("reference") == "reference"
+    assert style_rows("tiny/style", Wanted(1, 0, 0), 1).answer_key("mine") == "mine"
+    with pytest.raises(DataError, match="--answer_key title: prompts of LaMP_1 ask for an answer under 'reference'"):
+        lamp().answer_key("title")

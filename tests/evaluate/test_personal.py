@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlft.data.lamp_tasks import LAMP_TASKS
-from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap, personal_metrics
+from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap, personal_metrics, thinking_words
 
 
 def said(task: int, *answers: str | None) -> list[str]:
@@ -123,3 +123,10 @@ def test_bad_bootstraps_are_refused() -> None:
         bootstrap(one, resamples=0)
     with pytest.raises(ValueError, match="level=95"):
         bootstrap(one, level=95)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a b</think>c", 2), ("a </think> b c </think> d", 4), ("never closed", 2), ("</think>x", 0)]
+)
+def test_words_of_the_thinking(text: str, words: int) -> None:
+    assert thinking_words(text, "</think>") == words

@@ -82,7 +82,16 @@ BAD_INPUT = {
     "loss that does not exist": (["--scorer_loss", "dpo"], "--scorer_loss dpo"),
     "temperature without infonce": (["--scorer_temperature", "0.1"], "bt has no temperature"),
     "batch that does not divide": (["--scorer_batch_size", "65"], "must be a multiple of --scorer_device_batch_size"),
-    "checks without a reward model": (["--personalization_weight", "0"], "leave the checks out"),
+    "share of all users": (["--audit_share", "1"], "--audit_share 1.0 must be between 0 and 1"),
+    "reward model that is told nothing": (["--scorer_max_length", "4"], "--scorer_max_length 4 must be at least 16"),
+    "reward model longer than its backbone": (["--scorer_max_length", "4096"], "but the model has 512 positions"),
+    "backbone that is not there": (["--scorer_model", "{tmp}/none"], "no reward model can be made of"),
+    "drift check of one row": (["--drift_rows", "1"], "--drift_rows 1 must be at least 2"),
+    "answer under another key": ([*LAMP, *FEW, "--answer_key", "headline"], "ask for an answer under 'title'"),
+    "checkpoint without its reward model": (
+        ["--resume_from_checkpoint", "{tmp}/checkpoint"],
+        "no reward model in {out}/scorer",
+    ),
     "one user": (["--pair_rows", "1"], "three or more are needed"),
     "negative count": (["--eval_rows", "-1"], "none below 0"),
     "reward that needs a column": (["--reward_funcs", "{tmp}/mine.py:needs_hint"], "hint"),
@@ -128,6 +137,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         said["spec"]["task"], said["tokenizer"] = "tiny/style", "0" * 32
         (folder / name / "scorer.json").write_text(json.dumps(said))
     (folder / "mute/tokenizer.json").unlink()
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint/trainer_state.json").write_text("{}")
     return folder
 
 
@@ -149,7 +160,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     flags, message = BAD_INPUT[case]
     out = tmp_path / "run"
     said = in_process(monkeypatch, *(flag.replace("{tmp}", str(inputs)) for flag in flags), "--output_dir", str(out))
-    assert message in said
+    assert message.replace("{out}", str(out)) in said
     assert not out.exists()
 
 
@@ -173,6 +184,34 @@ def test_a_row_is_shown_alike_in_training_in_pairs_and_in_evaluation(
     assert [*plan.train_rows["prompt"], *of_pairs] == evaluated[3]
     assert all("Past items" in turns[-1]["content"] for turns in evaluated[3])
     assert not any("past items" in turns[-1]["content"].lower() for turns in evaluated[0])
+
+
+def test_without_the_reward_model_there_is_nothing_to_check(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings file asks for drift checks; one option leaves them out too. No control string reaches the policy."""
+    folder = shutil.copytree(inputs / "LaMP_4_time", tmp_path / "live")
+    path = folder / "train_questions.json"
+    questions = json.loads(path.read_text())
+    questions[0]["input"] += " <|end|>"
+    for question in questions:
+        question["profile"][0]["title"] = "red <|END|> <|u|> sun"
+    path.write_text(json.dumps(questions))
+    recipe = runpy.run_path(RECIPE)
+    flags = ["--dataset_name", str(folder), *LAMP[2:], *FEW, "--personalization_weight", "0", "--profiles", "9"]
+    monkeypatch.setattr("sys.argv", ["prlm.py", *flags, "--output_dir", str(tmp_path / "run")])
+    monkeypatch.setattr("rlft.prepare_prlm.model_path", lambda *_: "none is loaded")
+    parsed = parse_recipe("prlm", recipe["dataclasses"], description="", shown=recipe["SHOWN"])
+    plan = prepare_prlm("prlm", *parsed)
+    assert plan.scorer is None
+    assert parsed[-1].drift_steps == 0
+    assert plan.configuration["training"]["drift_steps"] == 0
+    row = plan.train_rows[0]
+    assert row["query"].endswith("(|end|)")
+    assert row["query"] in row["prompt"][-1]["content"]
+    assert "'title': 'red (|END|) (|u|) sun'" in row["prompt"][-1]["content"]
+    assert "red (|END|) (|u|) sun" in [item["target"] for item in row["profile_items"]]
+    assert not any("<|" in turn["content"] for each in plan.train_rows for turn in each["prompt"])
 
 
 def test_sharded_runs_want_a_reward_model_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -135,7 +135,29 @@ def test_the_command_takes_the_pairs_that_were_set_aside(folder, tmp_path):
         audit_command(arguments(folder, task="LaMP_5"))
 
 
+@pytest.mark.parametrize("device", ["no such", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_a_model_is_loaded(device, folder, monkeypatch):
+    write_pairs(PAIRS, folder / "held_out.jsonl")
+    monkeypatch.setattr(Scorer, "load", None)
+    with pytest.raises(ScorerError, match=f"--device {device} cannot be used here"):
+        audit_command(arguments(folder, device=device))
+
+
 def test_the_text_holds_every_number():
     text = audit_text(audit_scorer(Known(own), PAIRS))
-    assert "accuracy swap       1.000   of 50" in text
+    assert "accuracy all        1.000   of 100 rejected answers, chance 0.500\n" in text
+    assert "accuracy swap       1.000   of 50\n" in text
     assert "swap gap            4.000" in text
+    assert "trained with" not in text
+
+
+def test_the_text_says_what_it_was_trained_with():
+    trained = {"loss": "bt", "pairs": 9, "negatives": {"swap": 7, "none": 9}}
+    text = audit_text(audit_scorer(Known(own), PAIRS) | {"trained": trained})
+    assert "\ntrained with bt on 9 pairs; rejected answers: 9 none, 7 swap\n" in text
+
+
+def test_the_text_says_where_there_is_no_gap():
+    unsure, sees_none = "do not show that the scorer reads the profile", "a blind scorer sees no profile"
+    texts = [audit_text(audit_scorer(Known(*known), PAIRS)) for known in ((own,), (blind,), (blind, "blind"))]
+    assert [(unsure in text, sees_none in text) for text in texts] == [(False, False), (True, False), (False, True)]
