@@ -117,6 +117,7 @@ def _answers(plan: ScorerPlan, model: Any, training: Any) -> Answers:
         lambda text: extract_answer(text, training.answer_key, training.think_end),
         sampling=Sampling(plan.arguments.pair_temperature),
         max_new_tokens=training.max_completion_length,
+        template_kwargs=plan.prompt.template_kwargs,
         seed=training.seed,
     )
 

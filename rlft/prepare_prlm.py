@@ -127,7 +127,7 @@ def _prepare(
     rows = harmless(rows, broken)
     choosers = {spec: HarmlessChooser(one, broken) for spec, one in found.items()}
     chooser = choosers[recipe.retriever]
-    prompt = _prompt(recipe, rows, tokenizer)
+    prompt = _prompt(recipe, rows, tokenizer, training.chat_template_kwargs)
     train_rows = _train_rows(rows.train, chooser.choose(rows.train, recipe.profiles), prompt)
     counts = {**chooser.counts, "prompt cut": prompt.counts["cut"]}
     check_rows(train_rows, "the training set", rewards or _own_rewards(training), texts=("answer", "query"))
@@ -172,11 +172,6 @@ def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
             f"--pair_temperature {recipe.pair_temperature} and --eval_temperature {recipe.eval_temperature} are at "
             "least 0, which is greedy."
         )
-    if training.chat_template_kwargs:
-        raise ValueError(
-            f"--chat_template_kwargs {training.chat_template_kwargs} would reach the prompts of training alone, not "
-            "those of pairs and evaluation; leave it out, or set the template itself in the model's tokenizer."
-        )
 
 
 def _rows(recipe: PersonalArguments, data: ScriptArguments, training: Any) -> PersonalRows:
@@ -205,13 +200,16 @@ def _tokenizer(model: ModelConfig, trust_remote_code: bool) -> Any:
     return AutoTokenizer.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
 
 
-def _prompt(recipe: PersonalArguments, rows: PersonalRows, tokenizer: Any) -> ProfilePrompt:
+def _prompt(
+    recipe: PersonalArguments, rows: PersonalRows, tokenizer: Any, template_kwargs: dict[str, Any] | None
+) -> ProfilePrompt:
     return ProfilePrompt(
         rows.wording,
         tokenizer,
         max_tokens=recipe.prompt_tokens,
         system=recipe.system_prompt or None,
         over_budget=recipe.over_budget,
+        template_kwargs=template_kwargs,
     )
 
 

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_blind_reward_model_has_no_swap_gap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(PAIRS, folder / HELD_OUT)
     assert main(["rewards", "audit", str(folder), "--task", "toy"]) == 0
-    assert "blind scorer of toy, 4 pairs of answers" in (text := capsys.readouterr().out)
+    assert "blind scorer of toy, 4 pairs of 4 users" in (text := capsys.readouterr().out)
     assert "swap gap            0.000   standard error 0.000" in text
     assert main(["rewards", "audit", str(folder), "--json", "--device", "cpu"]) == 0
     audit = json.loads(capsys.readouterr().out)

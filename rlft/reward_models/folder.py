@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlft.reward_models.pair_file import KINDS
 from rlft.reward_models.spec import ScorerSpec
 
 SCORER, HELD_OUT = "scorer.json", "held_out.jsonl"
@@ -71,6 +72,12 @@ def read_scorer_folder(folder: str | Path, task: str | None = None) -> ScorerFol
             "give the folder of its scorer."
         )
     return ScorerFolder(folder, spec, tokenizer, trained, _adapter_base(folder))
+
+
+def trained_kinds(folder: str | Path) -> tuple[str, ...]:
+    """Kinds of rejected answers that a scorer was trained to tell; all of them where its folder does not say."""
+    counts = read_scorer_folder(folder).trained.get("negatives", {})
+    return tuple(kind for kind, count in counts.items() if count) or KINDS
 
 
 def write_scorer_json(folder: Path, spec: ScorerSpec, tokenizer: Any, trained: Mapping[str, Any]) -> None:

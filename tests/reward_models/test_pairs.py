@@ -171,3 +171,17 @@ def test_repeated_ids_and_missing_answers_are_refused():
 def test_options_that_cannot_be_meant_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         PairOptions(**options)
+
+
+def test_an_answer_is_rejected_once():
+    """Greedy answers without a profile are the same every time."""
+    result = built(k=2, negatives=("none", "none"))
+    assert [pair.rejected for pair in result.pairs] == [[f"{one['id']}: nothing"] for one in ROWS]
+    assert result.counts["negative_identical"] == 3
+
+
+def test_users_without_ids_are_known_by_their_whole_profile():
+    rows = [{**one, "user_id": None, "profile": one["profile"][::-1]} for one in (*ROWS, row("r4", None, "b1", "c"))]
+    users = [pair.user_id for pair in built(rows, k=1).pairs]
+    assert users[0] == users[2]
+    assert len(set(users)) == 3
