@@ -5,6 +5,7 @@ model.safetensors        a sequence-classification model with one output, with i
                          or adapter_model.safetensors with adapter_config.json
 tokenizer.json, ...      its tokenizer
 held_out.jsonl           pairs of users that it was not trained on, where there are any
+made.json                rows and users that it was trained on, and by which options, where a recipe made it
 """
 
 import hashlib
