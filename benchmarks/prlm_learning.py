@@ -73,7 +73,7 @@ ARMS = {
 }
 MEASURES = ("own", "generic", "other", "content_f1", "parseable")
 RIVALS = ("none", "blind", "blind-swap")
-SCORERS = ("aware", "blind", "blind-swap", "aware-none-only")
+SCORERS = ("aware", "blind", "blind-swap", "aware-none-only", "few-pairs")
 AUDITS = ("audit", "clean_audit")
 MOMENTS = ("before", "after")
 DRIFT = ("pairs", "accuracy", "accuracy_none", "accuracy_swap", "swap_gap", "alarm")
