@@ -24,11 +24,12 @@ from rlft.evaluate.personal import Measured, personal_metrics
 from rlft.evaluate.style import style_metrics
 from rlft.preflight import check_batch
 from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
-from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs, without_seen
+from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs
 from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
 from rlft.retrieval.profiles import profile_chooser
 from rlft.reward_models.harmless import Harmless
+from rlft.reward_models.origin import without_seen
 from rlft.reward_models.pairs import Chooser
 from rlft.rewards import RewardError, load_rewards
 from rlft.tiny import tasks

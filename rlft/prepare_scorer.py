@@ -88,20 +88,6 @@ def settings_of(recipe: PersonalArguments) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in _SETTINGS}
 
 
-def without_seen(rows: PersonalRows, folder: str | Path) -> PersonalRows:
-    """Rows without those that a reward model was trained on, whose answers it knows by heart.
-
-    Args:
-        rows: what was read.
-        folder: of the reward model; nothing is left out for one that does not say.
-
-    Raises:
-        DataError: if no row to train on is left.
-    """
-    origin = read_origin(folder)
-    return rows if origin is None else rows.without(origin.rows, f"the reward model {folder} was trained on it")
-
-
 def plan_scorer(
     recipe: PersonalArguments,
     policy: Any,
@@ -167,8 +153,8 @@ def asked_by_checks(plan: ScorerPlan, folder: Path) -> tuple[list[Row], PairOpti
     ids, users = {pair.id for pair in held_out}, {pair.user_id for pair in held_out} - {None}
     origin, rows = read_origin(folder), plan.rows
     if held_out or origin is not None:
-        new = set() if origin is None else {row["user_id"] for row in rows} - origin.users - {None}
-        rows = [row for row in rows if str(row["id"]) in ids or row["user_id"] in users | new]
+        new = set() if origin is None else {user_of(row) for row in rows} - origin.users
+        rows = [row for row in rows if str(row["id"]) in ids or user_of(row) in users | new]
     if len({user_of(row) for row in rows}) < 2:
         raise ValueError(
             f"{len(rows)} of {len(plan.rows)} rows for drift checks are of users that {folder} was not trained on, and "

@@ -8,6 +8,7 @@ import pytest
 from rlft.cli import main
 from rlft.reward_models import write_pairs
 from rlft.reward_models.folder import HELD_OUT
+from rlft.reward_models.origin import write_origin
 from rlft.reward_models.pair_file import Pair
 from tests.trainers.prlm_runs import write_scorer
 
@@ -73,3 +74,12 @@ def test_the_figures_stand_alone(folder: Path, capfd: pytest.CaptureFixture[str]
 def test_without_a_subcommand_rewards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rewards"]) == 0
     assert "exact_match" in capsys.readouterr().out
+
+
+def test_pairs_that_it_was_trained_on_are_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_origin(folder, {}, PAIRS[:3])
+    write_pairs(PAIRS, tmp_path / "pairs.jsonl")
+    assert main(["rewards", "audit", str(folder), "--pairs", str(tmp_path / "pairs.jsonl")]) == 0
+    assert "it was trained on 3 of these pairs" in capsys.readouterr().out

@@ -14,10 +14,10 @@ from rlft.data.personal import PersonalRows, Wanted, lamp_rows
 from rlft.data.profile_prompt import ProfilePrompt
 from rlft.data.prompts import DataError
 from rlft.finish_scorer import make_scorer
-from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs, without_seen
+from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs
 from rlft.retrieval.profiles import profile_chooser
 from rlft.reward_models import read_pairs
-from rlft.reward_models.origin import read_origin
+from rlft.reward_models.origin import read_origin, without_seen
 from rlft.reward_models.pairs import Ask
 from rlft.reward_models.users import user_of
 from rlft.tiny.lamp_files import write_lamp_files

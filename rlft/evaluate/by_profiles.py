@@ -142,9 +142,15 @@ class ByProfiles(TrainerCallback):
         return [gathered[place] for place in range(len(prompts))]
 
     def _lines(self, said: Sequence[str]) -> Iterable[dict[str, Any]]:
-        asked = [(setting, row) for setting in self.settings for row in self.rows]
-        for (setting, row), text in zip(asked, said, strict=True):
-            yield {"id": row["id"], "retriever": setting.retriever, "k": setting.k, "completion": text}
+        asked = [(setting, *pair) for setting in self.settings for pair in zip(self.rows, setting.prompts, strict=True)]
+        for (setting, row, prompt), text in zip(asked, said, strict=True):
+            yield {
+                "id": row["id"],
+                "retriever": setting.retriever,
+                "k": setting.k,
+                "prompt": prompt,
+                "completion": text,
+            }
 
     def _file(self, when: str) -> Path:
         return record_dir(str(self.trainer.args.output_dir)) / f"held_out_{when}.jsonl"

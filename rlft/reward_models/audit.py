@@ -20,6 +20,7 @@ import numpy as np
 
 from rlft.reward_models.folder import HELD_OUT, ScorerError, read_scorer_folder
 from rlft.reward_models.measures import Array, calibration, length_slope
+from rlft.reward_models.origin import read_origin
 from rlft.reward_models.pair_file import KINDS, Pair, read_pairs
 from rlft.reward_models.users import other_user, user_of
 
@@ -157,7 +158,8 @@ def audit_command(arguments: Any) -> dict[str, Any]:
             any), `seed`, and `device` (None takes the GPU if there is one).
 
     Returns:
-        The audit, and under `trained` what `scorer.json` says of the training.
+        The audit; under `trained` what `scorer.json` says of the training, under `trained_on` how many of the pairs it
+        was trained on, as far as `made.json` tells.
 
     Raises:
         ScorerError: if the folder or the device cannot be used, or no pairs are set aside and none are given.
@@ -172,7 +174,9 @@ def audit_command(arguments: Any) -> dict[str, Any]:
     from rlft.reward_models.scorer import Scorer
 
     scorer = Scorer.load(found.folder, task=arguments.task, device=arguments.device)
-    return audit_scorer(scorer, pairs, arguments.seed) | {"trained": found.trained}
+    origin = read_origin(found.folder)
+    known = {pair.id for pair in pairs if origin is not None and (pair.id, pair.user_id) in origin.rows}
+    return audit_scorer(scorer, pairs, arguments.seed) | {"trained": found.trained, "trained_on": len(known)}
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -203,10 +207,13 @@ def audit_text(audit: dict[str, Any]) -> str:
 def _trained(audit: dict[str, Any]) -> list[str]:
     """What it was trained with, where its folder says so."""
     trained = audit.get("trained", {})
-    if not {"loss", "pairs", "negatives"} <= trained.keys():
-        return []
-    kinds = ", ".join(f"{trained['negatives'][kind]} {kind}" for kind in KINDS if kind in trained["negatives"])
-    return [f"trained with {trained['loss']} on {trained['pairs']} pairs; rejected answers: {kinds}"]
+    lines = []
+    if {"loss", "pairs", "negatives"} <= trained.keys():
+        kinds = ", ".join(f"{trained['negatives'][kind]} {kind}" for kind in KINDS if kind in trained["negatives"])
+        lines = [f"trained with {trained['loss']} on {trained['pairs']} pairs; rejected answers: {kinds}"]
+    if audit.get("trained_on"):
+        lines.append(f"it was trained on {audit['trained_on']} of these pairs: read nothing into the figures")
+    return lines
 
 
 def _no_gap(audit: dict[str, Any]) -> list[str]:

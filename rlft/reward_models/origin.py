@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlft.data.personal import PersonalRows
 from rlft.reward_models.folder import ScorerError, read_scorer_folder
 from rlft.reward_models.pair_file import Pair
 from rlft.reward_models.spec import ScorerSpec
+from rlft.reward_models.users import user_of
 
 MADE = "made.json"
 
@@ -73,3 +75,21 @@ def changes(folder: str | Path, spec: ScorerSpec, settings: Mapping[str, Any]) -
     was = asdict(read_scorer_folder(folder, spec.task).spec) | ({} if origin is None else origin.settings)
     now = asdict(spec) | dict(settings)
     return [f"{name} was {was[name]!r}, is {now[name]!r}" for name in now if was.get(name, now[name]) != now[name]]
+
+
+def without_seen(rows: PersonalRows, folder: str | Path) -> PersonalRows:
+    """Rows without those that a reward model was trained on, whose answers it knows by heart.
+
+    Args:
+        rows: what was read.
+        folder: of the reward model; nothing is left out for one that does not say.
+
+    Raises:
+        DataError: if no row to train on is left.
+    """
+    origin = read_origin(folder)
+    if origin is None:
+        return rows
+    known = origin.rows
+    reason = f"the reward model {folder} was trained on it"
+    return rows.without(lambda row: (str(row["id"]), user_of(row)) in known, reason)

@@ -177,12 +177,13 @@ def _pair(asks: Sequence[Ask], said: Sequence[str], options: PairOptions, counts
     if not chosen:
         counts["empty_answer"] += 1
         return None
-    rejected, kinds = [], []
+    rejected, kinds, said_before = [], [], set()
     for kind, answer in zip(options.negatives, said[1:], strict=True):
-        if flaw := "identical" if answer in rejected else _flaw(answer, chosen, row.get("gold"), options):
+        if flaw := "identical" if (kind, answer) in said_before else _flaw(answer, chosen, row.get("gold"), options):
             counts[f"negative_{flaw}"] += 1
             continue
         rejected.append(answer)
+        said_before.add((kind, answer))
         kinds.append(kind)
     counts["negatives"] += len(rejected)
     if not rejected:

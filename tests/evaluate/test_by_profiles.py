@@ -68,6 +68,7 @@ def test_metrics_by_setting_before_and_after(held_out: ByProfiles, tmp_path: Pat
     assert [row.keys() >= {"held_out/before_rouge1"} for row in held_out.trainer.logged] == [True, False]
     kept = read_jsonl(tmp_path / "record/held_out_after.jsonl")
     assert [(row["id"], row["k"]) for row in kept] == [(row["id"], k) for k in (2, 1) for row in ROWS]
+    assert [row["prompt"] for row in kept] == [prompt for setting in SETTINGS for prompt in setting.prompts]
 
 
 def test_a_resumed_run_reads_what_was_before(held_out: ByProfiles, tmp_path: Path) -> None:

@@ -116,6 +116,10 @@ def test_identical_answers_are_dropped_and_counted_and_the_other_negatives_stay(
     result = built(sample=sample, negatives=("none", "swap"))
     assert [pair.kinds for pair in result.pairs] == [["swap"]] * 3
     assert result.counts["negative_identical"] == 3
+    both = built(
+        k=2, sample=lambda asks: ["own" if ask.name == "own" else "bland" for ask in asks], negatives=("none", "swap")
+    )
+    assert [pair.rejected for pair in both.pairs] == [["bland", "bland"]] * 3, "another kind says another thing by it"
     assert built(sample=sample).counts["no_negative_left"] == 3
 
 
@@ -178,6 +182,10 @@ def test_an_answer_is_rejected_once():
     result = built(k=2, negatives=("none", "none"))
     assert [pair.rejected for pair in result.pairs] == [[f"{one['id']}: nothing"] for one in ROWS]
     assert result.counts["negative_identical"] == 3
+    both = built(
+        k=2, sample=lambda asks: ["own" if ask.name == "own" else "bland" for ask in asks], negatives=("none", "swap")
+    )
+    assert [pair.rejected for pair in both.pairs] == [["bland", "bland"]] * 3, "another kind says another thing by it"
 
 
 def test_users_without_ids_are_known_by_their_whole_profile():
