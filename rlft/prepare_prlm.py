@@ -17,7 +17,15 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import PersonalArguments
 from rlft.configure import ConfigurationError
 from rlft.credit import load_credit
-from rlft.data.personal import HarmlessChooser, PersonalRows, Wanted, harmless, lamp_rows, style_rows
+from rlft.data.personal import (
+    HarmlessChooser,
+    PersonalRows,
+    Wanted,
+    harmless,
+    held_out_split,
+    lamp_rows,
+    style_rows,
+)
 from rlft.data.profile_prompt import ProfilePrompt
 from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.evaluate.personal import Measured, personal_metrics
@@ -182,7 +190,9 @@ def _rows(recipe: PersonalArguments, data: ScriptArguments, training: Any) -> Pe
     if data.dataset_name in tasks.TASKS:
         rows = style_rows(data.dataset_name, wanted, max(recipe.profiles, *recipe.eval_profiles, 1))
     else:
-        splits = data.dataset_train_split, data.dataset_test_split
+        splits = data.dataset_train_split, held_out_split(data.dataset_name, data.dataset_test_split)
+        if splits[1] != data.dataset_test_split and training.process_index == 0:
+            print(f"{data.dataset_name} has no outputs of {data.dataset_test_split!r}: {splits[1]!r} is held out")  # noqa: T201
         rows = lamp_rows(data.dataset_name, recipe.task, splits, wanted)
     return rows if training.scorer is None else without_seen(rows, training.scorer)
 

@@ -111,6 +111,13 @@ def style_rows(name: str, wanted: Wanted, items: int) -> PersonalRows:
     return PersonalRows("tiny/style", **found, wording=PromptTemplates(**style.WORDING), left_out={})
 
 
+def held_out_split(folder: str | Path, wanted: str) -> str:
+    """The split to hold out: what is wanted, or `dev` for a `test` without outputs, as LaMP publishes it."""
+    places = ("test_outputs.json", "test/test_outputs.json")
+    golds = any((Path(folder) / place).is_file() for place in places)
+    return "dev" if wanted == "test" and not golds else wanted
+
+
 def lamp_rows(folder: str | Path, task: int | None, splits: Sequence[str], wanted: Wanted) -> PersonalRows:
     """Rows of a folder of LaMP.
 
@@ -129,8 +136,6 @@ def lamp_rows(folder: str | Path, task: int | None, splits: Sequence[str], wante
         raise DataError(f"--dataset_name {folder}: no such folder, nor an embedded data set such as tiny/style.")
     if splits[0] == splits[1]:
         raise DataError(f"--dataset_train_split and --dataset_test_split are both {splits[0]!r}; hold another one out.")
-    if splits[1] == "test" and not list(Path(folder).glob("test*")):
-        splits = splits[0], "dev"  # LaMP's golds of test are not public
     histories: Histories = {}
     limit = wanted.train + wanted.pairs if wanted.train else None
     train = read_lamp(folder, task, splits[0], limit=limit, histories=histories)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlft.data.lamp_tasks import LAMP_TASKS
-from rlft.data.personal import HarmlessChooser, PersonalRows, Wanted, harmless, lamp_rows, style_rows
+from rlft.data.personal import HarmlessChooser, PersonalRows, Wanted, harmless, held_out_split, lamp_rows, style_rows
 from rlft.data.prompts import DataError
 from rlft.reward_models.harmless import Harmless
 from rlft.tiny.lamp_files import write_lamp_files
@@ -32,6 +32,13 @@ def test_training_rows_come_first_and_pairs_next(folder: Path, train: int, pairs
     assert rows.name == "LaMP_5"
     assert rows.lamp is LAMP_TASKS[5]
     assert all(row["answer"] == row["gold"] for row in (*rows.train, *rows.held_out))
+
+
+def test_dev_is_held_out_where_there_is_no_test(folder: Path, tmp_path: Path) -> None:
+    """`test` is what TRL takes unless told, and LaMP publishes no outputs of it."""
+    assert [held_out_split(folder, wanted) for wanted in ("test", "dev", "mine")] == ["dev", "dev", "mine"]
+    (tmp_path / "test_outputs.json").touch()
+    assert held_out_split(tmp_path, "test") == "test"
 
 
 @pytest.mark.parametrize(
