@@ -1,5 +1,6 @@
 """The recipe of personal answers as a user runs it: the smoke end to end, LaMP's files, several processes."""
 
+import functools
 import json
 import os
 import shutil
@@ -15,14 +16,11 @@ from rlft.record.jsonl import read_jsonl
 from rlft.reward_models import read_pairs
 from rlft.reward_models.users import user_of
 from rlft.tiny.lamp_files import write_lamp_files
-from rlft.tiny.tasks import StyleTask
+from rlft.tiny.tasks import TASKS, StyleTask
+from tests import scripts
 from tests.recipes.test_prlm_inputs import RECIPE, ROOT, in_process
 
-
-def prlm(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, RECIPE, *flags]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+prlm = functools.partial(scripts.run, RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
-    finished = prlm("--smoke", "--output_dir", str(folder), *flags)
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -90,12 +88,13 @@ def test_no_user_of_the_audit_was_trained_on(smoke: tuple[Path, str]) -> None:
     assert sum(pair.user_id in unseen for pair in everyone) == len(held_out)
 
 
-def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
     lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
     code = (
         f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke[0], timeout=120)
+    (tmp_path / "load.py").write_text(code)
+    finished = scripts.run(tmp_path / "load.py", cwd=smoke[0])
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert int(finished.stdout.split()[-1]) > 0
 
@@ -204,15 +203,11 @@ def test_the_folder_of_a_run_is_not_overwritten(smoke: tuple[Path, str], monkeyp
 
 def test_two_processes_share_pairs_and_reward_model(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """What the untrained policy answers, and what is learnt of it, is what one process alone makes of it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", RECIPE, "--smoke"]
-    flags = ["--max_steps", "2", "--per_device_train_batch_size", "12", "--scorer_device_batch_size", "32"]
-    finished = subprocess.run(
-        [*command, *flags, "--eval_rows", "7", "--output_dir", str(tmp_path / "run")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    task = "tiny/style-small"  # its model as a folder, which both find without an interpreter that would warm it up
+    flags = ["--smoke", "--model_name_or_path", str(TASKS[task].start(0)), "--dataset_name", task, "--eval_rows", "7"]
+    flags += ["--max_steps", "2", "--per_device_train_batch_size", "12", "--scorer_device_batch_size", "32"]
+    flags += ["--output_dir", str(tmp_path / "run")]
+    finished = prlm(*flags, processes=2)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout.count("Load it:") == 1
     assert (tmp_path / "run/pairs.jsonl").read_bytes() == (smoke[0] / "pairs.jsonl").read_bytes()
