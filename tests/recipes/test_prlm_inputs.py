@@ -54,7 +54,7 @@ BAD_INPUT = {
     "no task": (["--dataset_name", "{tmp}/LaMP_4_time"], "say which task it holds with --task"),
     "questions without the marker": (["--dataset_name", "{tmp}/bare", "--task", "4"], "no 'article:' in the input"),
     "folder that is not there": (["--dataset_name", "{tmp}/none", "--task", "4"], "no such folder"),
-    "hidden golds": ([*LAMP[:4], "--dataset_test_split", "test", *FEW], "'test' has no test_outputs.json"),
+    "hidden golds": ([*LAMP, "--dataset_train_split", "test", *FEW], "'test' has no test_outputs.json"),
     "one split for both": ([*LAMP[:4], "--dataset_test_split", "train"], "hold another one out"),
     "more rows than there are": ([*LAMP, "--train_rows", "30", "--pair_rows", "30"], "has 40 usable rows"),
     "pairs take all rows": ([*LAMP, "--train_rows", "0", "--pair_rows", "40"], "has 40 usable rows"),
