@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 ROOT = Path(__file__).parents[1]
+BEHIND = 30.0
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
@@ -96,15 +97,30 @@ def begin(
 
 
 def wait(begun: Sequence[BaseProcess], timeout: float = 300) -> int:
-    """Exit code of processes; when one fails the others are killed, which would wait for it for ever."""
-    deadline, failed = time.monotonic() + timeout, 0
-    while any(process.is_alive() for process in begun):
+    """Exit code of processes; when one fails the others are killed, which would wait for it for ever.
+
+    Gloo hangs now and then as a process takes its group down, with all its work done. One that is still there `BEHIND`
+    seconds after another ended well is killed, and does not count.
+    """
+    deadline, behind, failed = time.monotonic() + timeout, float("inf"), 0
+    while running := [process for process in begun if process.is_alive()]:
         failed = failed or next((process.exitcode for process in begun if process.exitcode), 0)
+        if len(running) < len(begun):
+            behind = min(behind, time.monotonic() + BEHIND)
+        if time.monotonic() > behind and not failed:
+            return _killed(running)
         if failed or time.monotonic() > deadline:
-            for process in begun:
-                process.kill()
+            _killed(running)
         time.sleep(0.01)
     return failed or next((process.exitcode for process in begun if process.exitcode), 0)
+
+
+def _killed(processes: Sequence[BaseProcess]) -> int:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    return 0
 
 
 def _places(processes: int) -> list[dict[str, str]]:
