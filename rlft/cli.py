@@ -4,6 +4,8 @@ rlft recipes                    recipes and their settings
 rlft recipes copy NAME [DEST]   a recipe with its settings, to edit and run
 rlft rewards                    ready-made reward functions, for --reward_funcs
 rlft rewards audit FOLDER       what a reward model is worth, on users that it was not trained on
+rlft report RUN                 a recorded run as one HTML page: rewards, token weights, heat maps
+rlft diagnose MODEL ROWS        does SHEAR's signal find labelled errors, beside controls
 rlft index                      build a corpus's index, for --retriever
 rlft serve-retriever            serve a corpus as POST /retrieve
 """
@@ -19,6 +21,7 @@ from typing import Any
 
 from rlft import __version__
 from rlft.assets import shipped
+from rlft.credit.diagnose.command import add_diagnose, add_report
 
 _CORPUS_FLAGS = ("corpus", "index_folder")
 _DENSE_FLAGS = ("encoder", "query_prefix", "passage_prefix")
@@ -101,6 +104,18 @@ def audit_rewards(arguments: argparse.Namespace) -> None:
     print(json.dumps(audit, indent=2) if arguments.json else audit_text(audit))
 
 
+def run_or_refuse(arguments: argparse.Namespace) -> None:
+    """Carry out `arguments.command` and print what it returns.
+
+    Raises:
+        CommandError: if its input cannot be used.
+    """
+    try:
+        print(arguments.command(arguments))
+    except (ValueError, OSError) as error:
+        raise CommandError(error) from error
+
+
 def index_corpus(arguments: argparse.Namespace) -> None:
     """Build the index of a corpus, or find it built.
 
@@ -175,6 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     audit = "audit a reward model's folder"
     figures = "Print its pair accuracy by kind of rejected answer, swap gap, dependence on length and calibration."
     _add_audit(rewards.add_subparsers(metavar="audit").add_parser("audit", help=audit, description=figures))
+
+    report = add_report(commands.add_parser("report", help="a recorded run as one HTML page"))
+    diagnosis = "does SHEAR's signal find labelled errors, beside controls"
+    for parsed in (report, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
+        parsed.set_defaults(run=run_or_refuse)
 
     index = commands.add_parser("index", help="build a corpus's index")
     _add_corpus(index)

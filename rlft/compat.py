@@ -1,16 +1,18 @@
 """The only place that touches TRL's private names. Its seams are checked when it is imported.
 
 TRL (1.15 to 1.16) has no public way to change advantages token by token, yet its loss accepts advantages of shape
-(B, T) "to support subclasses". Two private methods with a long stable history carry everything:
+(B, T) "to support subclasses". Private methods with a long stable history carry everything:
 
 * `_generate_and_score_completions(inputs) -> dict`: rollouts, rewards and advantages of one generation batch;
-* `_get_per_token_logps_and_entropies(...)`: every scoring forward, passed through unopened.
+* `_generate_single_turn(...) -> (completion_ids, ...)`: sampling, inside it;
+* `_get_per_token_logps_and_entropies(...)`: every scoring forward, passed through unopened;
+* `_compute_loss(model, inputs)`: the loss of a micro-batch, of which only the inputs are touched.
 
-`AnnotatingGRPOTrainer` gives them public names. The loss itself is never overridden nor copied.
+`AnnotatingGRPOTrainer` gives them public names. The loss itself is never replaced nor copied.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +28,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 Rollouts = dict[str, Any]
 
 _SEAMS: Mapping[str, tuple[str, ...]] = {
+    "_generate_single_turn": (),
     "_generate_and_score_completions": ("inputs",),
     "_get_per_token_logps_and_entropies": (
         "model",
@@ -78,6 +81,23 @@ class AnnotatingGRPOTrainer(GRPOTrainer):
         """Open around every scoring forward of completions padded to this length, in generation and in the loss."""
         return nullcontext()
 
+    def sampling(self) -> AbstractContextManager[Callable[[list[list[int]]], None]]:
+        """Open around the sampling of completions; yields what is called with their token ids, B lists."""
+        return nullcontext(lambda completions: None)
+
+    def loss_inputs(self, inputs: Rollouts) -> Rollouts:
+        """The micro-batch that the loss is to see."""
+        return inputs
+
+    def _compute_loss(self, model: Any, inputs: Rollouts) -> Tensor:
+        return super()._compute_loss(model, self.loss_inputs(inputs))
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with self.sampling() as sampled:
+            turn = super()._generate_single_turn(*args, **kwargs)
+        sampled(turn[0])
+        return turn
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollouts:
         with self.generation_stage():
             rollouts = super()._generate_and_score_completions(inputs)
@@ -96,7 +116,8 @@ def refuse_own_loss(trainer_class: type[GRPOTrainer]) -> None:
         ValueError: e.g. for a class that also derives from `trl.experimental.gmpo.GMPOTrainer`, whose loss accepts
             advantages of shape (B,) only.
     """
-    owner = next(cls for cls in trainer_class.__mro__ if "_compute_loss" in vars(cls))
+    owners = [cls for cls in trainer_class.__mro__ if "_compute_loss" in vars(cls)]
+    owner = next(cls for cls in owners if cls is not AnnotatingGRPOTrainer)  # which hands on to the next
     if owner is not GRPOTrainer:
         raise ValueError(
             f"{owner.__module__}.{owner.__name__} replaces the GRPO loss, and its loss takes one advantage per "
@@ -140,7 +161,7 @@ def log_metric(trainer: Any, name: str, value: float) -> None:
 
 def token_entropies(trainer: Any, rollouts: Rollouts) -> Tensor:
     """Entropy (B, T), in nats at the sampling temperature, of the distribution each completion token came from."""
-    ids_BS, mask_BS = _prompt_and_completion(rollouts)
+    ids_BS, mask_BS = prompt_and_completion(rollouts)
     with torch.no_grad():
         _, entropies, *_ = trainer._get_per_token_logps_and_entropies(
             trainer.model,
@@ -153,29 +174,7 @@ def token_entropies(trainer: Any, rollouts: Rollouts) -> Tensor:
     return entropies
 
 
-def policy_forward(trainer: Any, rollouts: Rollouts) -> None:
-    """Run the policy over the batch without gradients, in TRL's micro-batches, for whoever hooked into it.
-
-    The call goes through the wrapped model (DDP, FSDP and ZeRO gather weights there); only the last position's logits
-    are made.
-    """
-    model, was_training = trainer.model_wrapped, trainer.model.training
-    model.eval()
-    try:
-        with torch.no_grad(), trainer.accelerator.autocast():
-            for ids, mask in zip(
-                *(
-                    tensor.split(trainer.args.per_device_train_batch_size)
-                    for tensor in _prompt_and_completion(rollouts)
-                ),
-                strict=True,
-            ):
-                model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
-    finally:
-        model.train(was_training)
-
-
-def _prompt_and_completion(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+def prompt_and_completion(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     """Input ids and attention mask, both (B, S), as TRL scores them.
 
     Raises:

@@ -1,61 +1,32 @@
-"""From TRL's padded generation batch to groups of rollouts, and from weights per rollout back to (B, T).
+"""From TRL's padded generation batch to rows of model tokens and groups of rows, and from weights back to (B, T).
 
-With several processes a group may straddle two of them (when the rows of one process are not a multiple of the group
-size); then the token tensors of all processes are gathered, so that every process sees whole groups and the weights do
-not depend on how many processes there are. Shapes: B rows of this process, N rows of all, T tokens, H hidden, G group.
+Shapes: B rows of this process, N rows of all processes, T tokens, H hidden, G group.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from rlft.credit.group import Group
 
-Weighed = dict[int, tuple[Group, list[Tensor]]]
-"""Groups and the weights of their rollouts, by global group number."""
-
 
 @dataclass(frozen=True)
-class TokenRows:
-    """What credit reads of a run of consecutive rows; `first` is the global index of row 0.
+class Row:
+    """What credit reads of one completion: its T_i model tokens, without padding and environment tokens.
 
     Attributes:
-        ids_BT: completion token ids.
-        mask_BT: 1 on model tokens; 0 on padding and environment tokens.
-        hidden_BTH: states of the tokens, if the credit needs them.
-        entropy_BT: entropies, if the credit needs them.
-        answer_start_B1: index, among the model tokens, at which the final answer begins.
-        first: global index of row 0.
+        ids_T: token ids.
+        hidden_TH: states of the tokens, if the credit needs them.
+        entropy_T: entropies, if the credit needs them.
+        answer_start: index of the token at which the final answer begins, if it is excluded.
     """
 
-    ids_BT: Tensor
-    mask_BT: Tensor
-    hidden_BTH: Tensor | None = None
-    entropy_BT: Tensor | None = None
-    answer_start_B1: Tensor | None = None
-    first: int = 0
-
-    def whole_groups(self, accelerator: Accelerator, group_size: int) -> "TokenRows":
-        """These rows if they hold whole groups only, else the rows of all processes.
-
-        Args:
-            accelerator: the run's accelerator; every process must call this.
-            group_size: G.
-
-        Returns:
-            Rows among which every group of this process is complete.
-        """
-        if len(self.ids_BT) % group_size == 0:
-            return self
-        gathered = {
-            field.name: accelerator.gather(accelerator.pad_across_processes(value.contiguous(), dim=1))
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return TokenRows(**gathered, first=0)
+    ids_T: Tensor
+    hidden_TH: Tensor | None = None
+    entropy_T: Tensor | None = None
+    answer_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,60 +38,88 @@ class Outcomes:
     correct_N: Tensor
     advantages_N: Tensor
 
+    def mixed(self, group_size: int) -> list[bool]:
+        """For each of the N / G groups, whether it holds both correct and wrong rollouts; unscored ones are neither."""
+        correct_N = self.correct_N.bool()
+        wrong_N = ~correct_N & ~self.rewards_N.isnan()
+        either = torch.stack([correct_N, wrong_N]).view(2, -1, group_size).any(2)
+        return either.all(0).tolist()
 
-def groups_among(
-    rows: TokenRows, outcomes: Outcomes, group_size: int, first: int, count: int
-) -> Iterator[tuple[int, Group]]:
-    """Groups that hold any of the rows `first` to `first + count - 1`, each with its global group number.
+    def dead(self, group_size: int) -> list[bool]:
+        """For each group, whether all its advantages are 0."""
+        return (self.advantages_N.view(-1, group_size) == 0).all(1).tolist()
+
+
+def split_rows(values_Nx: Tensor, mask_BT: Tensor) -> list[Tensor]:
+    """Cut the values of all model tokens, laid end to end, into B tensors (T_i, ...)."""
+    return list(values_Nx.split(mask_BT.sum(1).tolist()))
+
+
+def token_rows(
+    ids_BT: Tensor,
+    mask_BT: Tensor,
+    hidden: Mapping[int, Tensor] | None = None,
+    entropy_BT: Tensor | None = None,
+    answer_starts: Sequence[int] | None = None,
+) -> list[Row]:
+    """The B rows of one process.
 
     Args:
-        rows: from `TokenRows.whole_groups`.
-        outcomes: of all N rows.
-        group_size: G.
-        first: global index of this process's first row.
-        count: B.
+        ids_BT: completion token ids.
+        mask_BT: bool, true on model tokens.
+        hidden: states (T_i, H) by row, for the rows whose states are needed.
+        entropy_BT: entropies, if the credit needs them.
+        answer_starts: where the final answer begins, if it is excluded.
 
-    Yields:
-        (group number, `Group` of its G rollouts).
+    Returns:
+        B rows.
     """
-    for number in range(first // group_size, (first + count - 1) // group_size + 1):
-        globally = slice(number * group_size, (number + 1) * group_size)
-        locally = range(globally.start - rows.first, globally.stop - rows.first)
-        masks = [rows.mask_BT[row].bool() for row in locally]
-        yield (
-            number,
-            Group(
-                completion_ids=[rows.ids_BT[row][mask] for row, mask in zip(locally, masks, strict=True)],
-                rewards=outcomes.rewards_N[globally],
-                correct=outcomes.correct_N[globally],
-                advantages=outcomes.advantages_N[globally],
-                hidden=_select(rows.hidden_BTH, locally, masks),
-                entropy=_select(rows.entropy_BT, locally, masks),
-                answer_start=(
-                    None if rows.answer_start_B1 is None else [int(rows.answer_start_B1[row, 0]) for row in locally]
-                ),
-            ),
+    ids = split_rows(ids_BT[mask_BT], mask_BT)
+    entropies = None if entropy_BT is None else split_rows(entropy_BT[mask_BT], mask_BT)
+    return [
+        Row(
+            ids_T,
+            None if hidden is None else hidden.get(row),
+            None if entropies is None else entropies[row],
+            None if answer_starts is None else answer_starts[row],
         )
+        for row, ids_T in enumerate(ids)
+    ]
 
 
-def spread(weighed: Weighed, mask_BT: Tensor, group_size: int, first: int) -> Tensor:
-    """Weights (B, T) of this process's rows: 1 outside the model's tokens, where no loss looks.
+def group_of(number: int, rows: Sequence[Row], outcomes: Outcomes) -> Group:
+    """The `Group` of G rows.
 
     Args:
-        weighed: every group of this process with its weights.
-        mask_BT: this process's model-token mask.
-        group_size: G.
-        first: global index of row 0.
+        number: the group's index over all processes.
+        rows: its G rows, in order.
+        outcomes: of all N rows.
+    """
+    place = slice(number * len(rows), (number + 1) * len(rows))
+    hidden = [row.hidden_TH for row in rows if row.hidden_TH is not None]
+    entropy = [row.entropy_T for row in rows if row.entropy_T is not None]
+    starts = [row.answer_start for row in rows if row.answer_start is not None]
+    return Group(
+        completion_ids=[row.ids_T for row in rows],
+        rewards=outcomes.rewards_N[place],
+        correct=outcomes.correct_N[place],
+        advantages=outcomes.advantages_N[place],
+        hidden=hidden or None,
+        entropy=entropy or None,
+        answer_start=starts or None,
+    )
+
+
+def spread(weights: Sequence[Tensor], mask_BT: Tensor) -> Tensor:
+    """Weights (B, T) of one process's rows: 1 outside the model's tokens, where no loss looks.
+
+    Args:
+        weights: B tensors (T_i,).
+        mask_BT: bool, true on model tokens.
 
     Returns:
         fp32 (B, T) on the mask's device.
     """
-    weights_BT = torch.ones(mask_BT.shape)
-    for row, mask_T in enumerate(mask_BT.bool().cpu()):
-        number, member = divmod(first + row, group_size)
-        weights_BT[row, mask_T] = weighed[number][1][member]
-    return weights_BT.to(mask_BT.device)
-
-
-def _select(values_BTx: Tensor | None, rows: range, masks: list[Tensor]) -> list[Tensor] | None:
-    return None if values_BTx is None else [values_BTx[row][mask] for row, mask in zip(rows, masks, strict=True)]
+    weights_BT = torch.ones(mask_BT.shape, device=mask_BT.device)
+    weights_BT[mask_BT] = torch.cat(list(weights)).to(mask_BT.device)
+    return weights_BT

@@ -70,6 +70,14 @@ def needs(credit: Credit) -> frozenset[str]:
     return wanted
 
 
+def mixed_only(credit: Credit) -> bool:
+    """Whether a credit function gives 1 wherever outcomes do not differ, so that it need not be asked there.
+
+    It says so by an attribute `mixed_only = True`. Then nothing is computed or sent for groups of one outcome.
+    """
+    return bool(getattr(credit, "mixed_only", False))
+
+
 def name_of(credit: Credit) -> str:
     """Readable name of a credit function, for messages."""
     return getattr(credit, "__name__", type(credit).__name__)
@@ -96,6 +104,8 @@ def checked_weights(credit: Credit, group: Group) -> list[Tensor]:
         if tuple(weight_T.shape) != (length,):
             shape = tuple(weight_T.shape)
             raise CreditError(f"credit {name}: rollout {i} has {length} tokens but its weights have shape {shape}.")
-        if not torch.isfinite(weight_T).all():
-            raise CreditError(f"credit {name}: rollout {i} has a weight that is not finite.")
-    return [weight_T.detach().to("cpu", torch.float32) for weight_T in weights]
+    here = [weight_T.detach().to("cpu", torch.float32) for weight_T in weights]
+    if not torch.isfinite(torch.cat(here)).all():
+        i = next(i for i, weight_T in enumerate(here) if not torch.isfinite(weight_T).all())
+        raise CreditError(f"credit {name}: rollout {i} has a weight that is not finite.")
+    return here

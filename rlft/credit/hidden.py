@@ -5,13 +5,14 @@ and several trainers may share one model, so a hook that stayed would collect st
 Shapes: B rows, S prompt and completion positions, T completion positions, H hidden width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+RANDOM_SETTINGS = ("drop", "jitter")
 
 
 class HiddenTap:
@@ -33,6 +34,20 @@ class HiddenTap:
             self.norm = _final_norm(self.backbone)
 
     @contextmanager
+    def listen(self, keep: Callable[[Tensor], None]) -> Iterator[None]:
+        """While open, hand `keep` the states (B, S, H) of every forward of the backbone, detached."""
+        if self.position == "pre_norm":
+            handle = self.norm.register_forward_pre_hook(lambda module, args: keep(args[0].detach()))
+        else:
+            handle = self.backbone.register_forward_hook(
+                lambda module, args, output: keep(_last_hidden_state(output).detach())
+            )
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
     def capture(self, completion_length: int) -> Iterator[list[Tensor]]:
         """While open, every forward of the backbone appends the states of its completion tokens to the list.
 
@@ -43,26 +58,19 @@ class HiddenTap:
             One tensor (rows of that chunk, T, H) a forward; position t has read completion token t.
         """
         chunks: list[Tensor] = []
-
-        def keep(states_BSH: Tensor) -> None:
-            chunks.append(states_BSH.detach()[:, -completion_length:].clone())  # a view would keep the prompt's too
-
-        if self.position == "pre_norm":
-            handle = self.norm.register_forward_pre_hook(lambda module, args: keep(args[0]))
-        else:
-            handle = self.backbone.register_forward_hook(lambda module, args, output: keep(_last_hidden_state(output)))
-        try:
+        # A view would keep the prompt's states too.
+        with self.listen(lambda states_BSH: chunks.append(states_BSH[:, -completion_length:].clone())):
             yield chunks
-        finally:
-            handle.remove()
 
 
 def drops_out(model: nn.Module) -> bool:
-    """Whether a forward in training mode is random: an active dropout layer, or attention dropout."""
+    """Whether a forward in training mode is random: an active dropout, layer drop or router jitter."""
     for module in model.modules():
-        attention = getattr(module, "attention_dropout", 0.0)
-        if (isinstance(module, nn.Dropout) and module.p > 0) or (isinstance(attention, float) and attention > 0):
+        if isinstance(module, nn.Dropout) and module.p > 0:
             return True
+        for name, value in vars(module).items():
+            if isinstance(value, float) and value > 0 and any(word in name for word in RANDOM_SETTINGS):
+                return True
     return False
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 DISTANCES = ("wasserstein", "chamfer", "mmd", "cosine")
 NORMALIZERS = ("group", "rollout", "mean_one")
 HIDDEN = ("post_norm", "pre_norm")
+STATES = ("auto", "scoring", "loss", "generate", "forward")
 
 
 @dataclass
@@ -22,6 +23,7 @@ class CreditOptions:
         exclude_answer: leave the final answer out of all spans.
         answer_marker: text after which the final answer begins.
         hidden: which state is compared.
+        states: which forward gives the states.
         reward_timeout: seconds one call of a reward function may take.
         record_rollouts: write every rollout to disk.
     """
@@ -55,6 +57,13 @@ class CreditOptions:
         default="post_norm",
         metadata={"help": "SHEAR: state compared, post_norm (what the LM head reads) or pre_norm."},
     )
+    states: str = field(
+        default="auto",
+        metadata={
+            "help": "SHEAR: forward that gives the states: scoring (TRL's), loss, generate, forward (an extra one), "
+            "or auto, the cheapest of these that the run has."
+        },
+    )
     reward_timeout: float = field(
         default=600.0,
         metadata={"help": "Seconds one call of a reward function may take before the run stops."},
@@ -78,6 +87,7 @@ class CreditOptions:
             raise ValueError(f"mix={self.mix} must lie in [0, 1]; 1 is SHEAR, 0 is plain GRPO.")
         if self.reward_timeout <= 0:
             raise ValueError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds.")
-        for name, choices in (("distance", DISTANCES), ("normalize", NORMALIZERS), ("hidden", HIDDEN)):
+        known = {"distance": DISTANCES, "normalize": NORMALIZERS, "hidden": HIDDEN, "states": STATES}
+        for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}.")

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from rlft.assets import shipped
-from rlft.tiny.tasks import SMOKE, TASKS, AdditionTask
+from rlft.tiny.tasks import SMOKE, TASKS, PromptTask
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 TINY_TRAIN_ROWS = 16_000
@@ -74,10 +74,10 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     if name is None:
         raise DataError("no dataset: set --dataset_name to tiny/addition, a file, or a Hub id.")
     task = TASKS.get(name)
-    if isinstance(task, AdditionTask):
+    if isinstance(task, PromptTask):
         return _tiny(task, held_out)
     if task is not None:
-        own = ", ".join(key for key, each in TASKS.items() if isinstance(each, AdditionTask))
+        own = ", ".join(key for key, each in TASKS.items() if isinstance(each, PromptTask))
         raise DataError(
             f"--dataset_name {name} is the task of {' and '.join(_recipes_of(name))}; here, embedded ones are {own}."
         )
@@ -106,7 +106,7 @@ def read_table(name: str, kind: str) -> DatasetDict:
         raise DataError(f"{name} cannot be read as {kind}: {error.__cause__ or error}") from error
 
 
-def _tiny(task: AdditionTask, held_out: int) -> DatasetDict:
+def _tiny(task: PromptTask, held_out: int) -> DatasetDict:
     test = list({row["prompt"]: row for row in task.rows(max(held_out, 1), TINY_HELD_OUT_SEED)}.values())
     known = {row["prompt"] for row in test}
     train = [row for row in task.rows(TINY_TRAIN_ROWS, TINY_SEED) if row["prompt"] not in known]

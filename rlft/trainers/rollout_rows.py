@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlft import compat
@@ -24,20 +25,21 @@ def rollout_rows(
     Returns:
         B rows.
     """
-    decode = trainer.processing_class.batch_decode
-    prompts = [ids[mask.bool()].tolist() for ids, mask in _rows(rollouts, "prompt")]
+    prompts = _cut(rollouts["prompt_ids"], rollouts["prompt_mask"].bool())
     pad, stop_ids = compat.pad_and_stop_ids(trainer)
-    kept = [_sampled(ids, mask.bool(), pad) for ids, mask in _rows(rollouts, "completion")]
-    completions = [ids[keep].tolist() for (ids, _), keep in zip(_rows(rollouts, "completion"), kept, strict=True)]
-    weights = [row[keep].tolist() for row, keep in zip(credit_BT, kept, strict=True)]
+    kept_BT = _sampled(rollouts["completion_ids"], rollouts["completion_mask"].bool(), pad)
+    completions, weights = _cut(rollouts["completion_ids"], kept_BT), _cut(credit_BT, kept_BT)
+    different = {tuple(ids): ids for ids in prompts}  # G completions have their prompt in common
+    decode = trainer.processing_class.batch_decode
+    prompt_texts = dict(zip(different, decode(list(different.values())), strict=True))
     step = trainer.state.global_step
-    texts = zip(decode(prompts), decode(completions), strict=True)
+    texts = zip(map(tuple, prompts), decode(completions), strict=True)
     return [
         RolloutRow(
             step=step,
             policy_step=step,
             group=(first + row) // trainer.num_generations,
-            prompt=prompt,
+            prompt=prompt_texts[prompt],
             completion=completion,
             token_ids=completions[row],
             rewards={
@@ -55,15 +57,16 @@ def rollout_rows(
     ]
 
 
-def _rows(rollouts: dict[str, Any], side: str) -> Any:
-    return zip(rollouts[f"{side}_ids"], rollouts[f"{side}_mask"], strict=True)
+def _cut(values_BS: Tensor, kept_BS: Tensor) -> list[list[Any]]:
+    """What is kept of each row, as lists."""
+    parts = values_BS[kept_BS].cpu().split(kept_BS.sum(1).tolist())
+    return [part.tolist() for part in parts]
 
 
-def _sampled(ids_T: Tensor, mask_T: Tensor, pad: int) -> Tensor:
+def _sampled(ids_BT: Tensor, mask_BT: Tensor, pad: int) -> Tensor:
     """Mask of the tokens that were sampled; TRL clears the whole mask of a completion it truncated and ignores."""
-    if mask_T.any():
-        return mask_T
-    return (ids_T != pad).flip(0).cumsum(0).flip(0) > 0  # all but the padding at the end
+    before_padding_BT = (ids_BT != pad).flip(1).cumsum(1).flip(1) > 0
+    return torch.where(mask_BT.any(1, keepdim=True), mask_BT, before_padding_BT)
 
 
 def _or_none(value: float) -> float | None:

@@ -9,12 +9,13 @@ The trainer adds one thing to TRL's `GRPOTrainer`: after rewards and advantages 
 splits the batch, `advantages` (B,) become `advantages * weights` (B, T). TRL's loss does the rest. `credit="constant"`
 is plain GRPO bit for bit; any other credit function of the same contract trains through the same lines.
 
-States come from TRL's own scoring forward when it makes one, else from one extra forward without gradients.
+Where the states come from: rlft/trainers/states.py. If it is the loss's own forward, the weights are computed at the
+moment in which TRL's loss reads `advantages`, which it does after that forward.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,17 +27,18 @@ from trl import GRPOConfig
 from rlft import compat
 from rlft.credit import load_credit
 from rlft.credit.answer import answer_start
-from rlft.credit.balance import credit_metrics
-from rlft.credit.batch import Outcomes, TokenRows, groups_among, spread
-from rlft.credit.group import Credit, checked_weights, needs
-from rlft.credit.hidden import HiddenTap, drops_out
+from rlft.credit.batch import Outcomes, spread, token_rows
+from rlft.credit.group import Credit, needs
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
+from rlft.credit.weigh import credit_metrics, groups_to_weigh, weigh
 from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
 from rlft.rewards import checked, refuse_unscored_groups
 from rlft.rewards.loading import refuse_same_names
+from rlft.trainers.late_advantages import ORDER, GenerationBatch, LateAdvantages
 from rlft.trainers.rollout_rows import rollout_rows
+from rlft.trainers.states import PolicyStates, refuse_states
 
 
 @dataclass
@@ -67,6 +69,7 @@ class SHEARConfig(CreditOptions, GRPOConfig):
                 f"importance_sampling_level='sequence' gives all tokens of a completion one ratio, so credit="
                 f"{self.credit!r} would only act through its mean; use 'token', or --credit constant."
             )
+        refuse_states(self)
 
 
 class SHEARTrainer(compat.AnnotatingGRPOTrainer):
@@ -92,11 +95,11 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         args = args or SHEARConfig(output_dir="shear")
         self.credit = _credit_of(args)
         self.credit_needs = needs(self.credit)
-        self._states: Tensor | None = None
-        self._tap_armed = False
         super().__init__(model, reward_funcs=_checked_all(reward_funcs, args.reward_timeout), args=args, **kwargs)
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        self.tap = HiddenTap(unwrapped, args.hidden) if "hidden" in self.credit_needs else None
+        self.states: PolicyStates | None = None
+        if "hidden" in self.credit_needs:
+            self.states = PolicyStates(self, args.hidden, args.states)
+        self._waiting: GenerationBatch | None = None
         self.rollout_log: RolloutLog | None = None
         if args.record_rollouts:
             self.rollout_log = RolloutLog(record_dir(str(args.output_dir)), args.process_index)
@@ -106,46 +109,68 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         if not self.model.training:
             return rollouts
         started = time.perf_counter()
-        first, count = self.accelerator.process_index * len(inputs), len(inputs)
-        outcomes = self._outcomes(count * self.accelerator.num_processes)
-        rows = self._token_rows(rollouts, first)
-        whole = rows.whole_groups(self.accelerator, self.num_generations)
-        groups = groups_among(whole, outcomes, self.num_generations, first, count)
-        weighed = {number: (group, checked_weights(self.credit, group)) for number, group in groups}
-        weights_BT = spread(weighed, rows.mask_BT, self.num_generations, first)
-        rollouts["advantages"] = rollouts["advantages"].unsqueeze(1) * weights_BT
-
-        answered_for = (pair for number, pair in weighed.items() if number * self.num_generations >= first)
-        for name, value in credit_metrics(answered_for, self.accelerator).items():
-            compat.log_metric(self, f"shear/{name}", value)
-        compat.log_metric(self, "shear/credit_seconds", time.perf_counter() - started)
-        if self.rollout_log is not None:
-            self.rollout_log.append(rollout_rows(self, rollouts, weights_BT * rows.mask_BT, outcomes, first))
+        outcomes = self._outcomes(len(inputs) * self.accelerator.num_processes)
+        mask_BT = (rollouts["completion_mask"] * rollouts.get("tool_mask", 1)).bool()
+        entropy_BT = compat.token_entropies(self, rollouts) if "entropy" in self.credit_needs else None
+        batch = GenerationBatch(rollouts, outcomes, mask_BT, entropy_BT)
+        hidden = self.states.of(rollouts, mask_BT, self._wanted(outcomes)) if self.states else None
+        batch.seconds = time.perf_counter() - started
+        if self.states and hidden is None:
+            self._waiting = batch
+            rollouts[ORDER] = torch.arange(len(inputs), device=mask_BT.device)
+        else:
+            self._give_credit(batch, hidden)
         return rollouts
 
-    @contextmanager
-    def generation_stage(self) -> Iterator[None]:
-        """Arm the tap for the first scoring forward of this batch: the policy's, if TRL makes one.
+    def loss_inputs(self, inputs: compat.Rollouts) -> compat.Rollouts:
+        """If the weights wait for this loss's states: the micro-batch without advantages until they are read."""
+        batch, self._waiting = self._waiting, None
+        if batch is None or self.states is None:
+            return inputs
+        order_B, states = inputs[ORDER], self.states
 
-        TRL scores in training mode, so dropout would blur its states; then the forward of ours is used.
-        """
-        self._states = None
-        self._tap_armed = self.tap is not None and self.model.training and not drops_out(self.tap.backbone)
-        try:
-            yield
-        finally:
-            self._tap_armed = False
+        def advantages() -> Tensor:
+            started = time.perf_counter()
+            hidden = states.of_loss(order_B, batch.mask_BT, self._wanted(batch.outcomes))
+            batch.seconds += time.perf_counter() - started
+            self._give_credit(batch, hidden)
+            return batch.rollouts["advantages"][order_B]
 
-    @contextmanager
-    def scoring_forward(self, completion_length: int) -> Iterator[None]:
-        """Collect states if armed, once: a later forward of the stage may be the reference policy's."""
-        if not self._tap_armed or self.tap is None:
-            yield
-            return
-        self._tap_armed = False
-        with self.tap.capture(completion_length) as chunks:
-            yield
-        self._states = torch.cat(chunks) if chunks else None
+        return LateAdvantages(inputs, advantages)
+
+    def generation_stage(self) -> AbstractContextManager[Any]:
+        """States of this batch may be tapped while it is sampled and scored."""
+        return self.states.batch() if self.states else nullcontext()
+
+    def sampling(self) -> AbstractContextManager[Any]:
+        """States may be tapped from decoding."""
+        return self.states.sampling() if self.states else super().sampling()
+
+    def scoring_forward(self, completion_length: int) -> AbstractContextManager[Any]:
+        """States may be tapped from this forward."""
+        return self.states.scoring(completion_length) if self.states else nullcontext()
+
+    def _wanted(self, outcomes: Outcomes) -> Tensor:
+        """Which of the N rows belong to groups that the credit function is asked about."""
+        wanted_N = torch.zeros(len(outcomes.correct_N), dtype=torch.bool)
+        wanted_N.view(-1, self.num_generations)[groups_to_weigh(self.credit, outcomes, self.num_generations)] = True
+        return wanted_N
+
+    def _give_credit(self, batch: GenerationBatch, hidden: dict[int, Tensor] | None) -> None:
+        """Weights of one generation batch: into its advantages, the metrics and the record."""
+        started = time.perf_counter()
+        rollouts, outcomes, mask_BT = batch.rollouts, batch.outcomes, batch.mask_BT
+        rollouts.pop(ORDER, None)
+        rows = token_rows(rollouts["completion_ids"], mask_BT, hidden, batch.entropy_BT, self._answer_starts(batch))
+        weighed = weigh(self.credit, rows, outcomes, self.num_generations, self.accelerator)
+        for name, value in credit_metrics(weighed, outcomes, self.num_generations, self.accelerator).items():
+            compat.log_metric(self, f"shear/{name}", value)
+        weights_BT = spread(weighed.weights, mask_BT)
+        rollouts["advantages"] = rollouts["advantages"].unsqueeze(1) * weights_BT
+        compat.log_metric(self, "shear/credit_seconds", batch.seconds + time.perf_counter() - started)
+        if self.rollout_log is not None:
+            first = self.accelerator.process_index * len(rows)
+            self.rollout_log.append(rollout_rows(self, rollouts, weights_BT * mask_BT, outcomes, first))
 
     def _outcomes(self, rows: int) -> Outcomes:
         rewards_NF = compat.rewards_of(self, rows)
@@ -157,32 +182,12 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
             rewards_NF, rewards_N, rewards_N >= self.args.correct_threshold, compat.advantages_of(self, rows)
         )
 
-    def _token_rows(self, rollouts: compat.Rollouts, first: int) -> TokenRows:
-        mask_BT = rollouts["completion_mask"] * rollouts.get("tool_mask", 1)
-        ids_BT = rollouts["completion_ids"]
-        starts_B1 = None
-        if self.args.exclude_answer:
-            tokens = [ids[mask].tolist() for ids, mask in zip(ids_BT, mask_BT.bool(), strict=True)]
-            starts = [answer_start(ids, self.processing_class, self.args.answer_marker) for ids in tokens]
-            starts_B1 = torch.tensor(starts, device=ids_BT.device).unsqueeze(1)
-        return TokenRows(
-            ids_BT=ids_BT,
-            mask_BT=mask_BT,
-            hidden_BTH=self._hidden_states(rollouts) if "hidden" in self.credit_needs else None,
-            entropy_BT=compat.token_entropies(self, rollouts) if "entropy" in self.credit_needs else None,
-            answer_start_B1=starts_B1,
-            first=first,
-        )
-
-    def _hidden_states(self, rollouts: compat.Rollouts) -> Tensor:
-        """(B, T, H) from TRL's scoring forward, or from one forward of ours if TRL made none of the policy."""
-        states, self._states = self._states, None
-        if states is not None and "old_per_token_logps" in rollouts:
-            return states
-        assert self.tap is not None
-        with self.tap.capture(rollouts["completion_ids"].size(1)) as chunks:
-            compat.policy_forward(self, rollouts)
-        return torch.cat(chunks)
+    def _answer_starts(self, batch: GenerationBatch) -> list[int] | None:
+        if not self.args.exclude_answer:
+            return None
+        completions = zip(batch.rollouts["completion_ids"], batch.mask_BT, strict=True)
+        tokens = [ids_T[mask_T].tolist() for ids_T, mask_T in completions]
+        return [answer_start(ids, self.processing_class, self.args.answer_marker) for ids in tokens]
 
 
 def _credit_of(args: SHEARConfig) -> Credit:
@@ -191,7 +196,7 @@ def _credit_of(args: SHEARConfig) -> Credit:
         return credit
     names = ("window", "stride", "distance", "normalize", "mix")
     bound: Any = partial(shear, **{name: getattr(args, name) for name in names})
-    bound.needs, bound.__name__ = needs(shear), "shear"
+    bound.needs, bound.mixed_only, bound.__name__ = needs(shear), True, "shear"
     return bound
 
 

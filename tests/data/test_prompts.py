@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlft.data.prompts import DataError, load_prompts
-from rlft.tiny.tasks import TASKS, AdditionTask, SearchTask, SelectTask, StyleTask
+from rlft.tiny.tasks import TASKS, PromptTask, SearchTask, SelectTask, StyleTask
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -76,10 +76,11 @@ OTHERS = {SearchTask: "exsearch", SelectTask: "dro", StyleTask: "prlm"}
 """The recipe of every kind of embedded task that has no prompts and answers."""
 
 
-@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if not isinstance(task, AdditionTask)])
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if not isinstance(task, PromptTask)])
 def test_an_embedded_task_of_another_recipe_is_refused_with_that_recipe(name: str) -> None:
     recipe = f"recipes/{OTHERS[type(TASKS[name])]}.py"
     assert (Path(__file__).parents[2] / recipe).is_file()
-    said = f"--dataset_name {name} is the task of {recipe}; here, embedded ones are tiny/addition, tiny/addition-1."
+    ours = "tiny/addition, tiny/addition-1, tiny/needle, tiny/needle-small"
+    said = f"--dataset_name {name} is the task of {recipe}; here, embedded ones are {ours}."
     with pytest.raises(DataError, match=re.escape(said)):
         load_prompts(name)

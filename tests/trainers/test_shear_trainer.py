@@ -15,17 +15,9 @@ from rlft.credit import CreditError, Group, shear_weights
 from rlft.record.rollouts import read_rollouts
 from rlft.rewards import RewardError
 from tests.trainers.conftest import parity
+from tests.trainers.shear_runs import Arguments, recorded_states, run
 
-Arguments = Callable[..., dict[str, Any]]
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
-
-
-def run(build: Callable[[], GRPOTrainer]) -> tuple[list[tuple[float, float]], list[torch.Tensor]]:
-    """Loss and gradient norm of every step, and the weights at the end; built here, as building sets the seed."""
-    trainer = build()
-    trainer.train()
-    steps = [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
-    return steps, [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
 def same_run(left: Callable[[], GRPOTrainer], right: Callable[[], GRPOTrainer]) -> bool:
@@ -102,71 +94,6 @@ def test_weights_reach_the_loss_token_by_token(
     total = sum(row.advantage * sum(row.credit) for row in rows)
     expected = -total / sum(len(row.token_ids) for row in rows)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=2e-4)
-
-
-def recorded_states(trainer: SHEARTrainer) -> list[torch.Tensor]:
-    """Train; keep the states (T_i, H) of every rollout exactly as the credit function received them."""
-    seen: list[torch.Tensor] = []
-    credit = trainer.credit
-
-    def spy(group: Group) -> Any:
-        assert group.hidden is not None
-        seen.extend(group.hidden)
-        return credit(group)
-
-    trainer.credit = spy
-    trainer.train()
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("regime", "changes", "lora"),
-    [
-        ("extra forward", {}, False),
-        ("TRL's scoring forward", {"num_iterations": 2}, False),
-        ("TRL's scoring forward in chunks", {"num_iterations": 2, "per_device_train_batch_size": 8}, False),
-        ("extra forward in chunks", {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}, False),
-        ("reference pass only, under PEFT", {"beta": 0.1}, True),
-        ("policy and reference pass, under PEFT", {"beta": 0.1, "num_iterations": 2}, True),
-        ("gradient checkpointing", {"gradient_checkpointing": True, "num_iterations": 2}, False),
-        ("scoring forward blurred by dropout", {"num_iterations": 2}, True),
-    ],
-    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
-)
-def test_states_are_the_policy_s_own(
-    regime: str, changes: dict[str, Any], lora: bool, random_model: Path, prompts: Dataset, grpo_arguments: Arguments
-) -> None:
-    """Whatever forward they were tapped from, the states equal `output_hidden_states` of the current policy."""
-    config = SHEARConfig(window=4, stride=2, **grpo_arguments(max_steps=1, **changes))
-    dropout = 0.5 if "dropout" in regime else 0.0
-    peft = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_dropout=dropout) if lora else None
-    trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts, peft_config=peft)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    states = recorded_states(trainer)
-    rows = list(read_rollouts(Path(config.output_dir) / "record"))
-    trainer.model.load_state_dict(before)
-    trainer.model.eval()
-    tokenizer = trainer.processing_class
-    assert len(states) == len(rows) > 0
-    for row, states_TH in zip(rows, states, strict=True):
-        prompt = tokenizer(row.prompt).input_ids
-        ids = torch.tensor([prompt + row.token_ids])
-        with torch.no_grad():
-            expected = trainer.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, len(prompt) :]
-        assert torch.allclose(states_TH, expected, atol=1e-4), regime
-    assert not trainer.tap.backbone._forward_hooks, "the tap must be gone outside its forward"
-
-
-def test_pre_norm_states_enter_the_final_norm(random_model: Path, prompts: Dataset, grpo_arguments: Arguments) -> None:
-    config = SHEARConfig(hidden="pre_norm", window=4, stride=2, **grpo_arguments(max_steps=1, learning_rate=0.0))
-    trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts)
-    states = recorded_states(trainer)
-    row = next(iter(read_rollouts(Path(config.output_dir) / "record")))
-    prompt = trainer.processing_class(row.prompt).input_ids
-    with torch.no_grad():
-        output = trainer.model(input_ids=torch.tensor([prompt + row.token_ids]), output_hidden_states=True)
-        post = trainer.model.model.norm(states[0])
-    assert torch.allclose(post, output.hidden_states[-1][0, len(prompt) :], atol=1e-4)
 
 
 def test_recorded_credit_is_shear_of_the_states(
@@ -246,7 +173,8 @@ def test_two_trainers_on_one_model_do_not_hear_each_other(
     other = grpo_arguments(output_dir=str(tmp_path / "other"), max_steps=1)
     second = SHEARTrainer(model, parity, SHEARConfig(window=4, stride=2, **other), **arguments)
     assert len(recorded_states(second)) == 16
-    assert first._states is None
+    assert first.states is not None
+    assert first.states.came_from is None
     assert len(recorded_states(first)) == 32
 
 
@@ -267,6 +195,7 @@ def test_evaluation_needs_no_credit(random_model: Path, prompts: Dataset, grpo_a
         ({"distance": "sinkhorn-ish"}, "distance='sinkhorn-ish' is not one of wasserstein"),
         ({"normalize": "sum"}, "normalize='sum' is not one of group"),
         ({"hidden": "layer_3"}, "hidden='layer_3' is not one of post_norm"),
+        ({"states": "oracle"}, "states='oracle' is not one of auto"),
         ({"reward_timeout": 0}, "reward_timeout=0"),
         ({"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
         ({"per_device_train_batch_size": 6}, "per_device_train_batch_size=6 .* multiple of num_generations=4"),

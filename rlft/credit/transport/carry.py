@@ -1,0 +1,88 @@
+"""Transport between uniform measures on n and on m points by shortest augmenting paths; meant for n != m.
+
+Every row supplies m / g units and every column takes n / g, g their greatest common divisor, so all flows are whole.
+The function is plain NumPy, and is also compiled by numba where that is installed; it therefore calls no other.
+Source: successive shortest paths with potentials (Ahuja, Magnanti and Orlin, Network Flows, 1993, section 9.7).
+"""
+
+import numpy as np
+
+FAR = np.float32(1e30)
+"""Stands for infinity: larger than any distance, and still finite when a potential is subtracted."""
+
+
+def carry(cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.ndarray, limit: float) -> tuple[float, bool]:
+    """Complete a flow to the cheapest one, unless its cost is certain to reach `limit`.
+
+    From every row with units left, distances grow over the residual graph; whenever they reach a column with room,
+    units are sent there at once. The search starts afresh only when a path has lost its way back.
+
+    Args:
+        cost_NM: fp32 ground costs.
+        u_N: row potentials, written.
+        v_M: column potentials, written; to start with, any values are right, and near-optimal ones are fast.
+        flow_MN: int32 units that columns take from rows, written; to start with, only where cost - v is least in a row.
+        limit: abandon the search once the dual value, which only grows, has reached this.
+
+    Returns:
+        The dual value (a lower bound of the cost, and equal to it if finished), and whether the flow is finished.
+    """
+    n, m = cost_NM.shape
+    g = np.gcd(n, m)
+    supply, demand = m // g, n // g
+    goal = limit * n * supply
+    room_M, left_N = np.full(m, demand, np.int32), np.full(n, supply, np.int32)
+    rows, entry, shift_N, row_at = np.zeros(n, np.int32), np.zeros(n, np.int32), u_N.copy(), u_N.copy()
+    columns, column_at = np.zeros(m, np.int32), v_M.copy()
+    dual = 0.0
+    for j in range(m):
+        room_M[j] -= flow_MN[j].sum()
+        dual += v_M[j] * demand
+    for i in range(n):
+        left_N[i] -= flow_MN[:, i].sum()
+        u_N[i] = (cost_NM[i] - v_M).min()
+        dual += u_N[i] * supply
+    for f in range(n):
+        while left_N[f] > 0:
+            price_M, came_M, unseen_N = v_M.copy(), np.zeros(m, np.int32), np.ones(n, np.bool_)
+            rows[0], row_at[0], shift_N[0], unseen_N[f] = f, 0.0, -u_N[f], False
+            reach_M = cost_NM[f] - price_M - u_N[f]
+            count, scanned, level, whole = 1, 0, np.float32(0.0), True
+            while whole and left_N[f] > 0:
+                j = int(reach_M.argmin())
+                level = reach_M[j]
+                if dual + left_N[f] * level >= goal:
+                    return (dual + left_N[f] * level) / (n * supply), False
+                if room_M[j] > 0:
+                    units, c, q = min(left_N[f], room_M[j]), j, came_M[j]
+                    while q > 0:
+                        c = entry[q]
+                        units, q = min(units, flow_MN[c, rows[q]]), came_M[c]
+                    room_M[j] -= units
+                    left_N[f] -= units
+                    c, q = j, came_M[j]
+                    flow_MN[c, rows[q]] += units
+                    while q > 0:
+                        c = entry[q]
+                        flow_MN[c, rows[q]] -= units
+                        whole = whole and flow_MN[c, rows[q]] > 0
+                        q = came_M[c]
+                        flow_MN[c, rows[q]] += units
+                    continue
+                columns[scanned], column_at[scanned] = j, level
+                scanned += 1
+                reach_M[j], price_M[j] = FAR, -FAR
+                for i in np.flatnonzero((flow_MN[j] > 0) & unseen_N):
+                    unseen_N[i] = False
+                    rows[count], entry[count], row_at[count], shift_N[count] = i, j, level, level - u_N[i]
+                    through_M = cost_NM[i] - price_M + shift_N[count]
+                    came_M = np.where(through_M < reach_M, np.int32(count), came_M)
+                    reach_M = np.minimum(through_M, reach_M)
+                    count += 1
+            for q in range(count):
+                u_N[rows[q]] += level - row_at[q]
+                dual += float(level - row_at[q]) * supply
+            for q in range(scanned):
+                v_M[columns[q]] -= level - column_at[q]
+                dual -= float(level - column_at[q]) * demand
+    return dual / (n * supply), True

@@ -1,0 +1,79 @@
+"""Where spans lie when the rollouts of a side stand end to end, and how a large group is cut into strips.
+
+Shapes: K spans of a side; P tokens of its longest span.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlft.credit.spans import Span
+
+BYTES_A_PAIR = 12
+"""What a pair of tokens takes while its distance is made: the product, the norms or the transpose, and the result."""
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Spans of one side as arrays.
+
+    Attributes:
+        start_K: first token.
+        end_K: one past the last token.
+        tokens: tokens of the side.
+    """
+
+    start_K: np.ndarray
+    end_K: np.ndarray
+    tokens: int
+
+    @classmethod
+    def of(cls, spans_G: Sequence[Sequence[Span]]) -> "Laid":
+        """Lay rollouts end to end; each brings its spans [start, end), the last of which ends with it."""
+        lengths = [spans_K[-1][1] if spans_K else 0 for spans_K in spans_G]
+        offsets = np.repeat(np.cumsum([0, *lengths[:-1]]), [len(spans_K) for spans_K in spans_G])
+        found_K2 = np.array([span for spans_K in spans_G for span in spans_K]).reshape(-1, 2) + offsets[:, None]
+        return cls(found_K2[:, 0], found_K2[:, 1], sum(lengths))
+
+    @property
+    def size_K(self) -> np.ndarray:
+        """Tokens of each span."""
+        return self.end_K - self.start_K
+
+    def means(self, value_nT: np.ndarray) -> np.ndarray:
+        """Mean over every span, (n, K) float64, of values (n, T) of the side's tokens."""
+        total_nT = np.zeros((len(value_nT), self.tokens + 1))
+        np.cumsum(value_nT, axis=1, out=total_nT[:, 1:])
+        return (total_nT[:, self.end_K] - total_nT[:, self.start_K]) / self.size_K
+
+    def cuts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All span borders in order, and for each span the numbers of its first border and of its last."""
+        cuts = np.unique(np.concatenate([self.start_K, self.end_K]))
+        return cuts, np.searchsorted(cuts, self.start_K), np.searchsorted(cuts, self.end_K)
+
+
+def strips(lengths_A: Sequence[int], lengths_B: Sequence[int], memory: int) -> Iterator[tuple[slice, slice]]:
+    """Cut two sides into blocks of whole rollouts whose distance matrices fit into `memory`.
+
+    Args:
+        lengths_A: tokens of each rollout of one side.
+        lengths_B: of the other side.
+        memory: bytes; a pair of rollouts is the smallest block, so a very long pair can exceed it.
+
+    Yields:
+        Rollouts of either side; the whole group at once if it fits, else one rollout against as many as fit.
+    """
+    room = memory // BYTES_A_PAIR
+    if sum(lengths_A) * sum(lengths_B) <= room:
+        yield slice(0, len(lengths_A)), slice(0, len(lengths_B))
+        return
+    for i, length in enumerate(lengths_A):
+        first = 0
+        while first < len(lengths_B):
+            last, tokens = first + 1, lengths_B[first]
+            while last < len(lengths_B) and (tokens + lengths_B[last]) * length <= room:
+                tokens += lengths_B[last]
+                last += 1
+            yield slice(i, i + 1), slice(first, last)
+            first = last

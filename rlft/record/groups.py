@@ -1,0 +1,114 @@
+"""The recorded groups of a run, step by step: every group once, whole, as it trained the model."""
+
+import heapq
+import os
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlft.record.folder import CONFIG_NAME, RECORD_NAME
+from rlft.record.rollouts import RolloutRow, _from_json, _members
+
+_STEP = re.compile(rb'\{"step":(\d+)')
+
+
+def record_of(run: str | os.PathLike[str]) -> Path:
+    """The folder `record` of a run, which may be named itself.
+
+    Args:
+        run: the run's output folder, or the `record` inside it.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no record in it.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {str(folder)!r}; name a run's output_dir.")
+    record = folder if folder.name == RECORD_NAME else folder / RECORD_NAME
+    if not record.is_dir():
+        raise FileNotFoundError(f"{str(folder)!r} holds no folder `{RECORD_NAME}`; name a run's output_dir.")
+    return record
+
+
+def settings_of(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """The resolved configuration of a run, its sections laid into one mapping; empty where none was saved.
+
+    Args:
+        run: as for `record_of`.
+
+    Raises:
+        FileNotFoundError: as `record_of`.
+        ValueError: if the file is no YAML mapping.
+    """
+    path = record_of(run).parent / CONFIG_NAME
+    if not path.is_file():
+        return {}
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML ({error}); was it edited by hand?") from error
+    if not isinstance(sections, dict):
+        raise ValueError(f"{path} holds a {type(sections).__name__}, not a mapping; was it edited by hand?")
+    flat: dict[str, Any] = {}
+    for name, value in sections.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
+    """Groups in order of their steps, one step in memory at a time.
+
+    Rows of a group that straddles processes are joined. A resumed run repeats the steps after its checkpoint: the
+    later rows count.
+
+    Args:
+        run: as for `record_of`.
+
+    Yields:
+        The G rows of one group.
+
+    Raises:
+        FileNotFoundError: as `record_of`.
+        ValueError: if a file is damaged elsewhere than at its end.
+    """
+    files = [_kept_batches(path) for path in sorted(record_of(run).glob("rollouts-*.jsonl.gz"))]
+    batches = heapq.merge(*files, key=lambda batch: batch[0].step)
+    for _step, of_step in groupby(batches, key=lambda batch: batch[0].step):
+        groups: dict[tuple[int, str], list[RolloutRow]] = {}
+        for batch in of_step:
+            for row in batch:
+                groups.setdefault((row.group, row.prompt), []).append(row)
+        yield from (groups[key] for key in sorted(groups))
+
+
+def _kept_batches(path: Path) -> Iterator[list[RolloutRow]]:
+    """The rows of one process by step, without those that a resumed run replaced."""
+    with path.open("rb") as file:
+        steps = [int(match[1]) for text, _end in _members(file) if (match := _STEP.match(text))]
+    first_later = list(reversed(list(_minima(reversed(steps)))))
+    with path.open("rb") as file:
+        kept = (
+            [_from_json(line) for line in text.splitlines()]
+            for (text, _end), step, later in zip(_members(file), steps, first_later, strict=False)
+            if step <= later
+        )
+        for _step, batches in groupby(kept, key=lambda batch: batch[0].step):
+            latest: dict[tuple[int, str], list[RolloutRow]] = {}
+            for batch in batches:
+                fresh: dict[tuple[int, str], list[RolloutRow]] = {}
+                for row in batch:
+                    fresh.setdefault((row.group, row.prompt), []).append(row)
+                latest |= fresh
+            yield [row for rows in latest.values() for row in rows]
+
+
+def _minima(steps: Iterator[int]) -> Iterator[int]:
+    """The least of the values so far, at every value."""
+    least: int | None = None
+    for step in steps:
+        least = step if least is None else min(least, step)
+        yield least

@@ -1,0 +1,72 @@
+"""Recorded groups: whole across processes, once each, the rows that trained the model after a resume."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlft.record import RolloutLog, RolloutRow, record_dir
+from rlft.record.groups import iter_groups, record_of, settings_of
+from tests.record.test_rollouts import ROW
+
+
+def row(step: int, group: int, completion: str = "a", prompt: str = "1+1=") -> RolloutRow:
+    return replace(ROW, step=step, group=group, completion=completion, prompt=prompt)
+
+
+def texts(run: Path) -> list[tuple[int, int, str]]:
+    return [(rows[0].step, rows[0].group, "".join(row.completion for row in rows)) for rows in iter_groups(run)]
+
+
+def test_groups_that_straddle_processes_are_joined_in_order_of_steps(tmp_path: Path) -> None:
+    for rank, letters in enumerate("ab"):
+        log = RolloutLog(record_dir(tmp_path), rank)
+        for step in range(3):
+            log.append([row(step, 2 * rank, letters), row(step, 1, letters), row(step, 1, letters.upper())])
+    expected = [(step, group, text) for step in range(3) for group, text in ((0, "a"), (1, "aAbB"), (2, "b"))]
+    assert texts(tmp_path) == expected
+    assert texts(tmp_path / "record") == expected
+
+
+def test_of_steps_that_a_resumed_run_repeats_the_later_rows_count(tmp_path: Path) -> None:
+    log = RolloutLog(record_dir(tmp_path), 0)
+    for step, text in ((0, "a"), (1, "b"), (2, "c"), (1, "B"), (2, "C"), (3, "d"), (3, "D")):
+        log.append([row(step, 0, text), row(step, 0, text)])
+    assert texts(tmp_path) == [(0, 0, "aa"), (1, 0, "BB"), (2, 0, "CC"), (3, 0, "DD")]
+
+
+def test_two_batches_of_one_step_with_other_prompts_are_both_kept(tmp_path: Path) -> None:
+    log = RolloutLog(record_dir(tmp_path), 0)
+    log.append([row(0, 0, "a", "x")])
+    log.append([row(0, 0, "b", "y")])
+    assert texts(tmp_path) == [(0, 0, "a"), (0, 0, "b")]
+
+
+def test_a_torn_last_batch_is_left_out(tmp_path: Path) -> None:
+    log = RolloutLog(record_dir(tmp_path), 0)
+    log.append([row(0, 0, "a")])
+    log.append([row(1, 0, "b")])
+    log.path.write_bytes(log.path.read_bytes()[:-5])
+    assert texts(tmp_path) == [(0, 0, "a")]
+
+
+def test_settings_lie_in_one_mapping_and_may_be_absent(tmp_path: Path) -> None:
+    record_dir(tmp_path)
+    assert settings_of(tmp_path) == {}
+    (tmp_path / "config.yaml").write_text("recipe:\n  smoke: true\ntraining:\n  window: 8\nalone: 1\n")
+    assert settings_of(tmp_path) == {"smoke": True, "window": 8, "alone": 1}
+
+
+@pytest.mark.parametrize(("text", "said"), [("- 1\n", "holds a list"), ("a: [", "is not YAML")])
+def test_a_damaged_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    record_dir(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        settings_of(tmp_path)
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no folder `record`"):
+        record_of(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        record_of(tmp_path / "absent")
