@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlft.credit.transport.carry import FAR
-from rlft.credit.transport.exact import Coupling, coupling_of
-from rlft.credit.transport.kernels import carry, search
-from rlft.credit.transport.layout import Laid
+from rlft.credit.transport.exact import transport
+from rlft.credit.transport.kernels import search
+from rlft.credit.transport.layout import Laid, Matched
 
 SERIAL_UP_TO = 1 << 22
 """Token pairs up to which one thread does all."""
@@ -32,12 +31,11 @@ def nearest(
     best_L: np.ndarray,
     tolerance: float,
     threads: int = 1,
-) -> tuple[np.ndarray, dict[tuple[int, int], Coupling]]:
+) -> tuple[np.ndarray, Matched]:
     """Arguments and results of `rounds.nearest`; in addition `threads`, how many may search at the same time."""
     if cost_TU.size <= SERIAL_UP_TO:
         threads = 1
-    tensor_TU = torch.from_numpy(cost_TU)
-    cost_TU, turned_UT = _spaced(tensor_TU), _spaced(tensor_TU.T)  # torch transposes in blocks, NumPy does not
+    turned_UT = torch.from_numpy(cost_TU).T.contiguous().numpy()  # torch transposes in blocks, NumPy does not
     # infinities are undefined in the compiled loops
     best_K, best_L = np.minimum(best_K, FAR), np.minimum(best_L, FAR)
     bound_KL = np.zeros((len(best_K), len(best_L)))
@@ -46,18 +44,17 @@ def nearest(
     np.minimum.at(seeded_L, first[0][:, 1], first[1])
     bound_LK = bound_KL.T.copy()
     second = _side(turned_UT, cost_TU, other, one, bound_LK, seeded_L, tolerance, threads)
-    couplings: dict[tuple[int, int], Coupling] = {}
+    second = (second[0][:, ::-1], *second[1:])
+    won = [np.zeros(len(first[1]), bool), np.zeros(len(second[1]), bool)]
     for axis, best in ((0, best_K), (1, best_L)):
         least = best.copy()
-        np.minimum.at(least, first[0][:, axis], first[1])
-        np.minimum.at(least, second[0][:, 1 - axis], second[1])
-        for turned, (pairs, costs, matches) in enumerate((first, second)):
-            spans = pairs[:, axis ^ turned]
-            for r in ((costs == least[spans]) & (costs < best[spans])).nonzero()[0]:
-                k, l = (int(number) for number in pairs[r][:: -1 if turned else 1])  # noqa: E741
-                if (k, l) not in couplings:
-                    couplings[k, l] = _coupling(cost_TU, one, other, k, l, matches[r], bool(turned))
-    return bound_LK.T, couplings
+        for pairs, costs, _ in (first, second):
+            np.minimum.at(least, pairs[:, axis], costs)
+        for won_R, (pairs, costs, _) in zip(won, (first, second), strict=True):
+            spans = pairs[:, axis]
+            won_R |= (costs == least[spans]) & (costs < best[spans])
+    matched = _matched(cost_TU, one, other, first, won[0])
+    return bound_LK.T, Matched.join([matched, _matched(turned_UT, other, one, (second[0][:, ::-1], *second[1:]), won[1]).turned])
 
 
 def _side(
@@ -92,21 +89,19 @@ def _side(
     return np.concatenate(pairs), np.concatenate(costs), np.concatenate(matches)
 
 
-def _coupling(
-    cost_TU: np.ndarray, one: Laid, other: Laid, k: int, l: int, match_N: np.ndarray, turned: bool  # noqa: E741
-) -> Coupling:
-    n, m = int(one.size_K[k]), int(other.size_K[l])
-    if match_N[0] >= 0:
-        rows, columns = np.arange(n), match_N[:n].astype(np.int64)
-        return Coupling(columns, rows, np.full(n, 1 / n)) if turned else Coupling(rows, columns, np.full(n, 1 / n))
-    cost_NM = cost_TU[one.start_K[k] : one.end_K[k], other.start_K[l] : other.end_K[l]]
-    flow_MN, u_N, v_M = np.zeros((m, n), np.int32), np.zeros(n, np.float32), cost_NM.min(0)
-    carry(cost_NM, u_N, v_M, flow_MN, FAR)
-    return coupling_of(flow_MN)
-
-
-def _spaced(cost_TU: Tensor) -> np.ndarray:
-    """A copy whose rows do not all start at the same place of the cache, as they would with a power of two."""
-    spaced = torch.empty(cost_TU.shape[0], cost_TU.shape[1] + 16)
-    spaced[:, :-16] = cost_TU
-    return spaced.numpy()[:, :-16]
+def _matched(cost_TU: np.ndarray, one: Laid, other: Laid, finished: Finished, won_R: np.ndarray) -> Matched:
+    """The couplings of the solves that won, with those of unequal spans solved once more, as they were not kept."""
+    (k_C, l_C), match_CN = finished[0][won_R].T, finished[2][won_R]
+    square = match_CN[:, 0] >= 0
+    k, l, match = k_C[square], l_C[square], match_CN[square]  # noqa: E741
+    step_N = np.arange(match.shape[1])
+    real = step_N < one.size_K[k][:, None]
+    rows, columns = one.start_K[k][:, None] + step_N, other.start_K[l][:, None] + match
+    owner = np.broadcast_to(np.arange(len(k))[:, None], real.shape)
+    mass = np.broadcast_to(1 / one.size_K[k][:, None], real.shape)
+    parts = [Matched(k, l, owner[real], rows[real], columns[real], mass[real])]
+    for k, l in zip(k_C[~square].tolist(), l_C[~square].tolist(), strict=True):  # noqa: E741
+        rows, columns = slice(one.start_K[k], one.end_K[k]), slice(other.start_K[l], other.end_K[l])
+        coupling = transport(cost_TU[rows, columns])[1]
+        parts.append(coupling.between(k, l, rows.start, columns.start))
+    return Matched.join(parts)

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rlft.credit.transport.carry import FAR, carry
+from rlft.credit.transport.layout import Matched
 
 REPLICATE_UP_TO = 128
 """Largest assignment that spans of unequal size are blown up to; beyond it units are carried along augmenting paths."""
@@ -31,6 +32,11 @@ class Coupling(NamedTuple):
     def cost(self, cost_NM: np.ndarray) -> float:
         """The coupling's cost, in the units of `cost_NM`."""
         return float(self.mass @ cost_NM[self.rows, self.columns].astype(np.float64))
+
+    def between(self, k: int, l: int, first_row: int, first_column: int) -> Matched:  # noqa: E741
+        """The coupling of spans k and l, whose first tokens are given."""
+        rows, columns = self.rows + first_row, self.columns + first_column
+        return Matched(np.array([k]), np.array([l]), np.zeros(len(rows), np.intp), rows, columns, self.mass)
 
 
 def couple(

@@ -31,36 +31,38 @@ def lower(typing, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @njit(**OPTIONS)
-def lower_four(a_M, b_M, c_M, d_M, a, b, c, d, least_M):
-    """least = min(least, a_M - a, b_M - b, c_M - c, d_M - d)."""
-    for j in range(len(least_M)):
-        first = lower(a_M[j] - a, b_M[j] - b)
-        least_M[j] = lower(least_M[j], lower(first, lower(c_M[j] - c, d_M[j] - d)))
-
-
-@njit(**OPTIONS)
-def lower_one(a_M, a, least_M):
-    """least = min(least, a_M - a)."""
-    for j in range(len(least_M)):
-        least_M[j] = lower(least_M[j], a_M[j] - a)
-
-
-@njit(**OPTIONS)
 def least_of_rows(cost_TU, first, last, price_N, c, d, least):
-    """least[: d - c] = min over rows i of cost[first + i, c : d] - price[i]; four rows a pass, in cached pieces."""
+    """least[: d - c] = min over rows i of cost[i, c : d] - price[i - first]; four rows a pass, in cached pieces."""
     for start in range(c, d, 1024):
         stop = min(start + 1024, d)
-        out = least[start - c : stop - c]
-        out[:] = FAR
-        i = first
+        out_M = least[start - c : stop - c]
+        a_M, p = cost_TU[first, start:stop], price_N[0]
+        for j in range(len(out_M)):
+            out_M[j] = a_M[j] - p
+        i = first + 1
         while i + 3 < last:
-            p = price_N[i - first : i - first + 4]
-            a, b = cost_TU[i, start:stop], cost_TU[i + 1, start:stop]
-            lower_four(a, b, cost_TU[i + 2, start:stop], cost_TU[i + 3, start:stop], p[0], p[1], p[2], p[3], out)
+            a_M, b_M = cost_TU[i, start:stop], cost_TU[i + 1, start:stop]
+            c_M, d_M = cost_TU[i + 2, start:stop], cost_TU[i + 3, start:stop]
+            p, q = price_N[i - first], price_N[i - first + 1]
+            r, s = price_N[i - first + 2], price_N[i - first + 3]
+            for j in range(len(out_M)):
+                pair = lower(a_M[j] - p, b_M[j] - q)
+                out_M[j] = lower(out_M[j], lower(pair, lower(c_M[j] - r, d_M[j] - s)))
             i += 4
         while i < last:
-            lower_one(cost_TU[i, start:stop], price_N[i - first], out)
+            a_M, p = cost_TU[i, start:stop], price_N[i - first]
+            for j in range(len(out_M)):
+                out_M[j] = lower(out_M[j], a_M[j] - p)
             i += 1
+
+
+@njit(**OPTIONS)
+def total(value_M, first, last):
+    """Sum of a stretch."""
+    found = 0.0
+    for j in range(first, last):
+        found += value_M[j]
+    return found
 
 
 @njit(**OPTIONS)
@@ -144,20 +146,16 @@ def couple(cost_NM, turned_MN, u_N, v_M, limit, row_of, column_of, work):
     """The best coupling of spans of unequal size: an assignment of the smaller one, completed by `carry`.
 
     Returns:
-        A lower bound of the cost, whether the coupling is complete, and the (M, N) units it carries.
+        A lower bound of the cost, whether the coupling is complete, and the units that the smaller span's tokens (rows)
+        take from those of the larger one.
     """
+    if cost_NM.shape[0] < cost_NM.shape[1]:
+        cost_NM, turned_MN, u_N, v_M, row_of, column_of = turned_MN, cost_NM, v_M, u_N, column_of, row_of
     n, m = cost_NM.shape
     flow_MN = np.zeros((m, n), np.int32)
-    units = min(n, m) // np.gcd(n, m)
-    if n < m:
-        assign(cost_NM, u_N, v_M, FAR, row_of, column_of, work)
-    else:
-        assign(turned_MN, v_M, u_N, FAR, column_of, row_of, work)
-    for i in range(min(n, m)):
-        if n < m:
-            flow_MN[column_of[i], i] = units
-        else:
-            flow_MN[i, row_of[i]] = units
+    assign(turned_MN, v_M, u_N, FAR, column_of, row_of, work)
+    for j in range(m):
+        flow_MN[j, row_of[j]] = m // np.gcd(n, m)
     bound, finished = carry(cost_NM, u_N, v_M, flow_MN, limit)
     return bound, finished, flow_MN
 
@@ -196,7 +194,7 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
     """
     start_L, end_L, first_L, last_L = spans_L[0], spans_L[1], spans_L[2], spans_L[3]
     n = b - a
-    mean_u = u_N[:n].sum() / n
+    mean_u = total(u_N, 0, n) / n
     mark(open_L, count, first_L, last_L, marked_S)
     s = 0
     while s < len(marked_S):
@@ -209,7 +207,7 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
     kept = 0
     for q in range(count):
         l = open_L[q]  # noqa: E741
-        bound_L[l] = max(bound_L[l], mean_u + v_U[start_L[l] : end_L[l]].sum() / (end_L[l] - start_L[l]))
+        bound_L[l] = max(bound_L[l], mean_u + total(v_U, start_L[l], end_L[l]) / (end_L[l] - start_L[l]))
         if bound_L[l] < limit:
             open_L[kept] = l
             kept += 1
@@ -221,8 +219,8 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
     count, kept = kept, 0
     for q in range(count):
         l = open_L[q]  # noqa: E741
-        total = least_potentials(least_SN, first_L[l], last_L[l], n, least_SN[-1])
-        bound_L[l] = max(bound_L[l], total / n + v_U[start_L[l] : end_L[l]].sum() / (end_L[l] - start_L[l]))
+        sum_u = least_potentials(least_SN, first_L[l], last_L[l], n, least_SN[-1])
+        bound_L[l] = max(bound_L[l], sum_u / n + total(v_U, start_L[l], end_L[l]) / (end_L[l] - start_L[l]))
         if bound_L[l] < limit:
             open_L[kept] = l
             kept += 1
@@ -232,11 +230,12 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
 @njit(**OPTIONS)
 def least_potentials(least_SN, first, last, n, u_N):
     """A span's potentials against one opposing span: the least over its stretches. Returns their sum."""
-    u_N[:n] = least_SN[first, :n]
+    for i in range(n):
+        u_N[i] = least_SN[first, i]
     for s in range(first + 1, last):
         for i in range(n):
             u_N[i] = lower(u_N[i], least_SN[s, i])
-    return u_N[:n].sum()
+    return total(u_N, 0, n)
 
 
 @njit(**OPTIONS)
@@ -314,11 +313,14 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
                         pairs, costs = np.concatenate((pairs, pairs)), np.concatenate((costs, costs))
                         matches = np.concatenate((matches, matches))
                     cost = 0.0
-                    for i in range(n):
-                        if n == m:
+                    if n == m:
+                        for i in range(n):
                             cost += cost_NM[i, column_of[i]] / n
-                        else:
-                            cost += (cost_NM[i] * flow_MN[:, i]).sum() / (n * (m // np.gcd(n, m)))
+                    else:
+                        carried = turned_MN if n > m else cost_NM
+                        for i in range(min(n, m)):
+                            cost += (carried[i] * flow_MN[i]).sum()
+                        cost /= n * (m // np.gcd(n, m))
                     pairs[solved, 0], pairs[solved, 1], costs[solved] = k, l, cost
                     matches[solved, :n] = column_of[:n]
                     solved += 1

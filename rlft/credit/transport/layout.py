@@ -53,6 +53,45 @@ class Laid:
         return cuts, np.searchsorted(cuts, self.start_K), np.searchsorted(cuts, self.end_K)
 
 
+@dataclass(frozen=True)
+class Matched:
+    """Couplings of C pairs of spans, token by token, in R entries.
+
+    Attributes:
+        k_C, l_C: the spans.
+        owner_R: the pair, 0 to C - 1, that an entry belongs to.
+        row_R, column_R: tokens of the two sides, counted from the side's first.
+        mass_R: what is carried between them; 1 in all for every pair.
+    """
+
+    k_C: np.ndarray
+    l_C: np.ndarray
+    owner_R: np.ndarray
+    row_R: np.ndarray
+    column_R: np.ndarray
+    mass_R: np.ndarray
+
+    @classmethod
+    def none(cls) -> "Matched":
+        """No pair at all."""
+        return cls(*(np.empty(0, np.intp) for _ in range(5)), np.empty(0))
+
+    @classmethod
+    def join(cls, parts: Sequence["Matched"]) -> "Matched":
+        """All pairs of several in one."""
+        offsets = np.cumsum([0, *(len(part.k_C) for part in parts)])
+        owners = [part.owner_R + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
+        names = ("row_R", "column_R", "mass_R")
+        flat = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        spans = [np.concatenate([getattr(part, name) for part in parts]) for name in ("k_C", "l_C")]
+        return cls(*spans, np.concatenate(owners), *flat)
+
+    @property
+    def turned(self) -> "Matched":
+        """The same with the sides exchanged."""
+        return Matched(self.l_C, self.k_C, self.owner_R, self.column_R, self.row_R, self.mass_R)
+
+
 def strips(lengths_A: Sequence[int], lengths_B: Sequence[int], memory: int) -> Iterator[tuple[slice, slice]]:
     """Cut two sides into blocks of whole rollouts whose distance matrices fit into `memory`.
 

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rlft.credit.transport.carry import FAR
 from rlft.credit.transport.exact import SETTLED, Coupling, couple
-from rlft.credit.transport.layout import Laid
+from rlft.credit.transport.layout import Laid, Matched
 
 CHUNK = 1 << 18
 """Numbers held at once, so that they stay in the cache."""
@@ -31,7 +31,7 @@ FINISH = 4
 
 def nearest(
     cost_TU: np.ndarray, one: Laid, other: Laid, best_K: np.ndarray, best_L: np.ndarray, tolerance: float
-) -> tuple[np.ndarray, dict[tuple[int, int], Coupling]]:
+) -> tuple[np.ndarray, Matched]:
     """The nearest opposing span of every span of both sides.
 
     Args:
@@ -41,13 +41,14 @@ def nearest(
         tolerance: a pair whose bound reaches (1 - tolerance) times the best cost of its span is left unsolved.
 
     Returns:
-        Lower bounds (K, L) of the cost of every pair, and the couplings of the nearest pairs, by span numbers.
+        Lower bounds (K, L) of the cost of every pair, and the couplings of the nearest pairs that were found.
     """
     search = Search(cost_TU, one, other, best_K.copy(), best_L.copy(), tolerance)
     search.run()
     won = np.unique(np.concatenate([search.one.winner_K, search.other.winner_K]))
-    codes = won[won >= 0].tolist()
-    return search.bound_KL, {divmod(code, len(best_L)): search.couplings[code] for code in codes}
+    spans = [divmod(code, len(best_L)) for code in won[won >= 0].tolist()]
+    found = [search.couplings[k, l].between(k, l, one.start_K[k], other.start_K[l]) for k, l in spans]
+    return search.bound_KL, Matched.join(found) if found else Matched.none()
 
 
 class Side:
@@ -103,7 +104,7 @@ class Search:
             self.one.sweep(np.arange(len(best_K)), self.other),
             self.other.sweep(np.arange(len(best_L)), self.one).T,
         )
-        self.couplings: dict[int, Coupling] = {}
+        self.couplings: dict[tuple[int, int], Coupling] = {}
 
     def run(self) -> None:
         """Solve pairs until every other pair is bounded away."""
@@ -173,8 +174,11 @@ class Search:
             matched_nP = np.take_along_axis(block_nPQ[squares], column_nP[:, :, None], 2)[:, :, 0]
             cost_n[squares] = matched_nP.mean(1, dtype=np.float64)
             mass_P = np.full(self.one.width, 1 / self.one.width)
-            for i, column_P in zip(squares, column_nP, strict=True):
-                self.couplings[self.code(spans_k[i], spans_l[i])] = Coupling(self.one.step_P, column_P, mass_P)
+            spans = zip(spans_k[squares].tolist(), spans_l[squares].tolist(), strict=True)
+            self.couplings |= {
+                pair: Coupling(self.one.step_P, column_P, mass_P)
+                for pair, column_P in zip(spans, column_nP, strict=True)
+            }
             if not last:
                 u_nP[squares], v_nQ[squares] = tight(block_nPQ[squares], column_nP, matched_nP, u_nP[squares])
         for i in (wanted_n & ~whole_n).nonzero()[0]:
@@ -182,14 +186,10 @@ class Search:
             cost_NM = block_nPQ[i, :n, :m]
             bound_n[i], coupling, u_nP[i, :n], v_nQ[i, :m] = couple(cost_NM, u_nP[i, :n], v_nQ[i, :m], limit_n[i])
             if coupling is not None:
-                self.couplings[self.code(spans_k[i], spans_l[i])] = coupling
+                self.couplings[int(spans_k[i]), int(spans_l[i])] = coupling
                 cost_n[i] = coupling.cost(cost_NM)
         self.keep(spans_k, spans_l, cost_n, np.where(np.isfinite(cost_n), cost_n, bound_n))
         self.one.u_KP[spans_k], self.other.u_KP[spans_l] = u_nP, v_nQ
-
-    def code(self, k: int, l: int) -> int:  # noqa: E741
-        """One number for a pair of spans."""
-        return int(k) * len(self.other.best_K) + int(l)
 
     def keep(self, spans_k: np.ndarray, spans_l: np.ndarray, cost_n: np.ndarray, bound_n: np.ndarray) -> None:
         """Take over the costs and bounds of pairs."""
