@@ -1,0 +1,65 @@
+"""Rows of text as samples of token ids, the form that seeds, replay and mixing take."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlft.stream import IGNORED
+
+Sample = dict[str, Any]
+FORMS = "text, prompt and completion, or input_ids"
+
+
+def samples_of(rows: Iterable[Mapping[str, Any]], tokenizer: Any, what: str) -> list[Sample]:
+    """Tokenise rows.
+
+    Args:
+        rows: `{text}`, learnt as a whole; `{prompt, completion}`, of which the completion is learnt; or `{input_ids}`
+            with `labels` or without. An `id` names a row, else its place does; `subject` says whom it is about.
+        tokenizer: adds its own start token where it does so for a text.
+        what: what the rows are, for messages.
+
+    Returns:
+        `{id, ids, labels, subject}`, the last two where the row has them; `ids` end with the end token.
+
+    Raises:
+        ValueError: for no rows, a row of another form, and one without a token.
+    """
+    found = [_sample(row, place, tokenizer, what) for place, row in enumerate(rows)]
+    if not found:
+        raise ValueError(f"{what} has no rows.")
+    return found
+
+
+def _sample(row: Mapping[str, Any], place: int, tokenizer: Any, what: str) -> Sample:
+    name = str(row["id"]) if row.get("id") is not None else str(place)
+    if isinstance(row.get("text"), str):
+        ids, labels = tokenizer(row["text"])["input_ids"], None
+    elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        ids, labels = _completed(row["prompt"], row["completion"], tokenizer, f"{what}, {name!r}")
+    elif row.get("input_ids"):
+        ids, labels = list(row["input_ids"]), row.get("labels")
+    else:
+        raise ValueError(f"{what}, {name!r} has columns {', '.join(sorted(row))}; a row is {FORMS}, and not empty.")
+    if not set(ids) - set(tokenizer.all_special_ids):
+        raise ValueError(f"{what}, {name!r} holds no token but special ones; leave it out.")
+    if labels is not None and len(labels) != len(ids):
+        raise ValueError(f"{what}, {name!r} has {len(ids)} input_ids and {len(labels)} labels.")
+    if ids[-1] != tokenizer.eos_token_id:
+        ids = [*ids, tokenizer.eos_token_id]
+        labels = None if labels is None else [*labels, tokenizer.eos_token_id]
+    sample = {"id": name, "ids": ids}
+    if labels is not None:
+        sample["labels"] = list(labels)
+    return sample | ({"subject": str(row["subject"])} if row.get("subject") else {})
+
+
+def _completed(prompt: str, completion: str, tokenizer: Any, where: str) -> tuple[list[int], list[int]]:
+    end = {tokenizer.eos_token_id}
+    before = [token for token in tokenizer(prompt)["input_ids"] if token not in end]
+    ids = [token for token in tokenizer(prompt + completion)["input_ids"] if token not in end]
+    if ids[: len(before)] != before or len(ids) == len(before):
+        raise ValueError(
+            f"{where}: the tokens of the prompt do not stay the same before its completion, or the completion has "
+            "none; end the prompt at the end of a word and begin the completion with the blank."
+        )
+    return ids, [IGNORED] * len(before) + ids[len(before) :]
