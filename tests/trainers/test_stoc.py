@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -263,12 +264,16 @@ def test_another_run_s_replay_is_refused(theta_0: Path, tmp_path: Path) -> None:
 
 
 def test_a_pool_that_filters_emptied_is_stated(theta_0: Path, tmp_path: Path) -> None:
+    trainer(theta_0, tmp_path / "all", replay_samples=1).train()
+    written = [item for path in (tmp_path / "all/replay").glob("written-*") for item in read_rows(path)]
+    likeliest = float(np.quantile([np.exp(-item["logprob"]) for item in written], 0.1))
+    strict: dict[str, Any] = {"replay_samples": 1, "max_perplexity": likeliest}
     with pytest.raises(ValueError, match="alpha=0.5 wants .* tokens of replay, and the pool"):
-        trainer(theta_0, tmp_path / "error", max_perplexity=300.0, replay_samples=1).train()
-    less = trainer(theta_0, tmp_path / "less", max_perplexity=300.0, replay_samples=1, short="less")
+        trainer(theta_0, tmp_path / "error", **strict).train()
+    less = trainer(theta_0, tmp_path / "less", short="less", **strict)
     less.train()
     report = less.replay.report()
-    assert report["filter"]["dropped"]["perplexity"] > 0
+    assert report["filter"]["dropped"]["perplexity"] > len(written) / 2
     assert report["mix"]["missing_tokens"] > 0
     assert "replay is short" in report["mix"]["text"]
 
