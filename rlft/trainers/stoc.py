@@ -135,7 +135,7 @@ class STOCTrainer(SFTTrainer):
         )
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         if self.args.max_steps < 1:
-            self.args.max_steps = max(1, stream.blocks(self.args.num_train_epochs) // batch)
+            self.args.max_steps = max(1, stream.blocks(self.args.num_train_epochs / self.args.replay_breadth) // batch)
         self.train_dataset = stream.dataset(self.args.max_steps * batch)
         anchor = self._anchor()
         if anchor:

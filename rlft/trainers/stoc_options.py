@@ -45,6 +45,9 @@ class STOCOptions:
     replay_pool: float = option(
         0.0, "Write until there are this many times the replay tokens wanted; 0 writes all K x m."
     )
+    replay_breadth: int = option(
+        1, "Passes over the new data that one body of replay lasts: so many times the items, each read less often."
+    )
     replay_max_length: int = option(256, "Tokens of a replay item, its seed included.")
     replay_temperature: float = option(1.0, "Temperature of continuations; 1 is the model itself.")
     replay_top_p: float = option(1.0, "Nucleus sampling of continuations; 1 is the model itself.")
@@ -113,6 +116,7 @@ class STOCOptions:
             ("seed_width", 1),
             ("seed_samples", 0),
             ("replay_samples", 1),
+            ("replay_breadth", 1),
             ("replay_pool", 0),
             ("replay_max_length", 2),
             ("sampler_batch_size", 1),

@@ -26,4 +26,6 @@ class ProbeCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Every `steps` steps, and after the last."""
         if state.global_step >= state.max_steps or (self.steps and state.global_step % self.steps == 0):
+            due = control.should_log  # of the step's loss; every log takes it back
             self.trainer.log(self.trainer.evaluate())
+            control.should_log = due

@@ -60,7 +60,8 @@ class Replay:
     @property
     def wanted_tokens(self) -> int:
         """Tokens of replay that make alpha exact."""
-        return round(sum(len(sample["ids"]) for sample in self.new) * (1 - self.args.alpha) / self.args.alpha)
+        new = self.args.replay_breadth * sum(len(sample["ids"]) for sample in self.new)
+        return round(new * (1 - self.args.alpha) / self.args.alpha)
 
     def make(self, model: Any, name: str, policy: Callable[[], Policy]) -> list[Sample]:
         """New samples and replay, mixed; what the folder already holds of them is not made again.
@@ -217,7 +218,9 @@ class Replay:
             pool = read_rows(self.folder / "kept.jsonl.gz")
         elif self.args.replay == "real":
             pool = self.old
-        mixed: Mixed = mix(self.new, pool, self.args.alpha, seed=self.args.seed, short=self.args.short)
+        passes = range(1, self.args.replay_breadth)
+        new = [*self.new, *(sample | {"id": f"{sample['id']}#{one}"} for one in passes for sample in self.new)]
+        mixed: Mixed = mix(new, pool, self.args.alpha, seed=self.args.seed, short=self.args.short)
         write_rows(self.folder / "mix.jsonl.gz", mixed.rows)
         write_whole(self.folder / "mix.json", to_json(mixed.report.as_dict() | {"text": str(mixed.report)}) + "\n")
 

@@ -1,4 +1,4 @@
-"""Samples as one endless stream, cut into blocks: the form in which continual training reads new text and replay.
+"""Samples as one endless stream, cut into blocks: the form in which pre-training and continual training read text.
 
 STOC (arXiv 2605.10640), step 6: each pass over the samples has an order of its own; they are joined, each closed by the
 end token, and cut into blocks of equal length. A block may run from one pass into the next, so that no token is left

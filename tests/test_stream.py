@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlft.replay.stream import IGNORED, Stream
+from rlft.stream import IGNORED, Stream
 
 END = 0
 
