@@ -69,7 +69,8 @@ class Report:
             SystemExit: with one line, if replay is too short, a trust check stops the run, or somebody interrupts it.
             rlft.trainers.trust.TrustError: if what was saved is not what was trained.
         """
-        args, folder, started = trainer.args, Path(trainer.args.output_dir), time.perf_counter()
+        args, folder = trainer.args, Path(trainer.args.output_dir)
+        started, of_processor = time.perf_counter(), time.process_time()
         trust = TrustCallback()
         if not args.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
@@ -90,6 +91,7 @@ class Report:
                 "replay": self._replay(trainer),
                 "steps": trainer.state.global_step,
                 "seconds": time.perf_counter() - started,
+                "cpu_seconds": time.process_time() - of_processor,
                 "trainable_parameters": trust.report["trainable_parameters"],
                 "distance": trust.report.get("delta_norm"),
                 "reloaded": _reload(trainer, folder),

@@ -12,7 +12,7 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import ContinualArguments
 from rlft.data.continual import Continual, biography_rows, file_rows, paper_task, some
 from rlft.data.json_rows import Row
-from rlft.evaluate.facts import _answers
+from rlft.evaluate.facts import refuse_facts
 from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
 from rlft.prepare_em import refusals, start_clock
 from rlft.record.stages import claim_identity
@@ -122,7 +122,7 @@ def _prepare(
     probes = {which: some(found, recipe.probe_rows, training.seed) for which, found in rows.probes.items()}
     _refuse_data(arms, new, old, probes)
     for found in probes.values():
-        _answers(tokenizer, found, [tokenizer.eos_token_id], [], None)
+        refuse_facts(tokenizer, found, [tokenizer.eos_token_id])
     peft_config = peft_config_of(model, training.trust_remote_code)
     resume = _resumes(training, len(arms))
     training.output_dir = free_or_claimed_folder(name, training, bool(resume))

@@ -71,6 +71,20 @@ def fact_recall(
     return {name: _mean(values_N4[:, column]) for column, name in enumerate(("hfta", "sfta", "soft", "exact"))}
 
 
+def refuse_facts(tokenizer: Any, rows: Sequence[Mapping[str, Any]], start_ids: Sequence[int] = ()) -> None:
+    """Refuse rows that `fact_recall` could not score, before there is a model.
+
+    Args:
+        tokenizer: as for `fact_recall`.
+        rows: as for `fact_recall`.
+        start_ids: as for `fact_recall`.
+
+    Raises:
+        ValueError: as `fact_recall`, but for the length of a row, which depends on the model.
+    """
+    _answers(tokenizer, rows, start_ids, [], None)
+
+
 def generated_recall(
     policy: Policy,
     tokenizer: Any,

@@ -60,7 +60,7 @@ class Replay:
     @property
     def wanted_tokens(self) -> int:
         """Tokens of replay that make alpha exact."""
-        new = self.args.replay_breadth * sum(len(sample["ids"]) for sample in self.new)
+        new = self.args.replay_breadth * _tokens(self.new)
         return round(new * (1 - self.args.alpha) / self.args.alpha)
 
     def make(self, model: Any, name: str, policy: Callable[[], Policy]) -> list[Sample]:
@@ -160,15 +160,18 @@ class Replay:
         random.Random(f"replay {self.args.seed}").shuffle(wanted)  # so that the first ones are a fair sample
         shards = list(_cut(wanted, self.args.shard_items))
         sampler: Policy | None = None
-        for first in range(0, len(shards), self._state.num_processes):
-            number = first + self._state.process_index
+        missing = self._pool_tokens()
+        for numbers in _cut(range(len(shards)), self._state.num_processes):
+            number = numbers[0] + self._state.process_index
             if number < len(shards) and not self._shard(number).exists():
                 sampler = sampler or policy()
                 write_rows(
                     self._shard(number), write_items(shards[number], sampler, how, decode=self._decode, model=name)
                 )
             self._state.wait_for_everyone()
-            if self.args.replay_pool and len(self._pool()) < first + self._state.num_processes:
+            if self.args.replay_pool:
+                missing -= sum(_tokens(self._items(written)) for written in numbers)
+            if missing <= 0:
                 break
 
     def _continuing(self) -> Continuing:
@@ -186,11 +189,17 @@ class Replay:
     def _pool(self) -> list[list[Sample]]:
         """Items by shard: the first shards that hold the pool wanted, or all, whichever process wrote them."""
         found: list[list[Sample]] = []
-        missing = self.args.replay_pool * self.wanted_tokens if self.args.replay_pool else float("inf")
+        missing = self._pool_tokens()
         while missing > 0 and self._shard(len(found)).exists():
-            found.append([self._usable(item) for item in read_rows(self._shard(len(found)))])
-            missing -= sum(len(item["ids"]) for item in found[-1])
+            found.append(self._items(len(found)))
+            missing -= _tokens(found[-1])
         return found
+
+    def _pool_tokens(self) -> float:
+        return self.args.replay_pool * self.wanted_tokens if self.args.replay_pool else float("inf")
+
+    def _items(self, number: int) -> list[Sample]:
+        return [self._usable(item) for item in read_rows(self._shard(number))]
 
     def _usable(self, item: Sample) -> Sample:
         end = self.tokenizer.eos_token_id
@@ -252,6 +261,10 @@ def weights_digest(model: Any) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def _tokens(samples: Sequence[Sample]) -> int:
+    return sum(len(sample["ids"]) for sample in samples)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
-from rlft.evaluate.facts import fact_recall, generated_recall
+from rlft.evaluate.facts import fact_recall, generated_recall, refuse_facts
 from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap
 from rlft.rollouts.policy import Draw, Generation, Sampling
 from rlft.rollouts.transformers_policy import TransformersPolicy
@@ -211,6 +211,18 @@ def test_a_prompt_whose_tokens_change_is_refused() -> None:
 
     with pytest.raises(ValueError, match="do not stay the same"):
         fact_recall(neox(), Merging(), [{"prompt": "a", "answer": "b"}])
+    with pytest.raises(ValueError, match="do not stay the same"):
+        refuse_facts(Merging(), [{"prompt": "a", "answer": "b"}])
+
+
+def test_rows_are_refused_without_a_model_as_with_one() -> None:
+    refuse_facts(TOKENIZER, ROWS)
+    with pytest.raises(ValueError, match="no facts"):
+        refuse_facts(TOKENIZER, [])
+    blank = [{"prompt": "", "answer": "law"}]
+    with pytest.raises(ValueError, match="empty prompt"):
+        refuse_facts(TOKENIZER, blank)
+    refuse_facts(TOKENIZER, blank, [END])
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
