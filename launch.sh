@@ -14,7 +14,8 @@ from trl import GRPOTrainer, ModelConfig, ScriptArguments, SFTTrainer, TrlParser
 usage() {
   cat <<'EOF'
 usage: ./launch.sh [accelerate flags] SCRIPT.py [script flags]
-       ./launch.sh test [pytest flags]      run the tests
+       ./launch.sh test                     run the tests, in as many processes as there are cores, at most four
+       ./launch.sh test PYTEST_FLAGS        run pytest with these flags, in one process unless -n says otherwise
        ./launch.sh rlft [flags]             the rlft command: recipes, rewards, index, serve-retriever
        ./launch.sh python [flags]           the Python of the environment
        ./launch.sh setup                    make the environment and stop
@@ -172,6 +173,9 @@ case ${1:-} in
     shift
     set_up
     cd "$root"
+    # What the tests of a file share is made once, in one process. Sorted by their number of tests, as they would be
+    # without the last flag, the files with the few long tests would come last.
+    [ $# -gt 0 ] || set -- -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
     exec "$venv/bin/python" -m pytest "$@"
     ;;
   rlft)

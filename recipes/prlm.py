@@ -1,8 +1,9 @@
 """PrLM: personal answers by GRPO with a contrastive reward model (arXiv 2508.07342), a LoRA adapter out.
 
 ./launch.sh recipes/prlm.py                              embedded task and model, CPU, minutes, no downloads
-./launch.sh recipes/prlm.py --scorer_form blind          the paper's reward model, which never sees the profile
-./launch.sh recipes/prlm.py --personalization_weight 0   without a reward model
+./launch.sh recipes/prlm.py --scorer_form blind --negatives none
+                                                         the paper's reward model, which never sees the profile
+./launch.sh recipes/prlm.py --personalization_weight 0   without a reward model and its drift checks
 ./launch.sh recipes/prlm.py --smoke                      does everything work here? under a minute
 ./launch.sh recipes/prlm.py --config single_gpu --dataset_name LaMP_4_time --task 4
                                                          Qwen2.5-1.5B with LoRA on a folder of LaMP
@@ -31,9 +32,9 @@ def main() -> None:
     recipe, data, model, training = parse_recipe("prlm", dataclasses, description=__doc__ or "", shown=SHOWN)
 
     from rlft import PrLMTrainer
-    from rlft.finish_prlm import train_and_report
+    from rlft.finish_prlm import rewards_of, train_and_report
     from rlft.finish_scorer import make_scorer
-    from rlft.prepare_prlm import prepare_prlm, refusals, rewards_of
+    from rlft.prepare_prlm import prepare_prlm, refusals
 
     plan = prepare_prlm("prlm", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs

@@ -148,7 +148,7 @@ class PersonalArguments:
     )
     system_prompt: str = field(default=SYSTEM, metadata={"help": "System turn; an empty text leaves the turn out."})
     pair_rows: int = field(
-        default=5000, metadata={"help": "Rows that the untrained policy answers for pairs; none is trained on."}
+        default=5000, metadata={"help": "Rows for pairs by the untrained policy, and drift checks; none is trained on."}
     )
     pair_temperature: float = field(
         default=0.0, metadata={"help": "Of the answers in pairs; 0 is greedy, the paper's."}
@@ -181,9 +181,14 @@ class PersonalArguments:
     scorer_device_batch_size: int = field(
         default=64, metadata={"help": "Pairs in one forward and backward of a process; the rest accumulates."}
     )
-    scorer_max_length: int = field(default=512, metadata={"help": "Tokens that the reward model reads."})
+    scorer_max_length: int = field(
+        default=512, metadata={"help": "Tokens that the reward model reads; longer pairs are left out and counted."}
+    )
     scorer_lora_r: int = field(default=0, metadata={"help": "Rank of a LoRA adapter; 0 trains all its weights."})
-    drift_rows: int = field(default=64, metadata={"help": "Rows of a drift check (--drift_steps)."})
+    drift_rows: int = field(
+        default=64,
+        metadata={"help": "Rows of a drift check (--drift_steps), of --pair_rows: users the reward model never saw."},
+    )
     eval_rows: int = field(default=500, metadata={"help": "Held-out rows evaluated before and after; 0 for none."})
     eval_temperature: float = field(
         default=0.0, metadata={"help": "Of the held-out answers; 0 is greedy, the paper's."}

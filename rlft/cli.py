@@ -89,8 +89,11 @@ def audit_rewards(arguments: argparse.Namespace) -> None:
     Raises:
         CommandError: if the folder or the pairs cannot be used, or it gives scores that are no numbers.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from rlft.reward_models.audit import audit_command, audit_text
 
+    disable_progress_bar()  # of the weights, which would stand among the figures
     try:
         audit = audit_command(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -169,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
 
     rewards = commands.add_parser("rewards", help="list the ready-made reward functions, or audit a reward model")
     rewards.set_defaults(run=list_rewards)
-    _add_audit(rewards.add_subparsers(metavar="audit").add_parser("audit", help="audit a reward model's folder"))
+    audit = "audit a reward model's folder"
+    figures = "Print its pair accuracy by kind of rejected answer, swap gap, dependence on length and calibration."
+    _add_audit(rewards.add_subparsers(metavar="audit").add_parser("audit", help=audit, description=figures))
 
     index = commands.add_parser("index", help="build a corpus's index")
     _add_corpus(index)

@@ -77,7 +77,7 @@ def _short_endings(trainer: Any) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}") from interrupt
-    except (RewardError, CreditError, TrustError) as error:
+    except (RewardError, CreditError, TrustError, FloatingPointError) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         raise SystemExit(f"\nerror: {error}\n{kept()}") from error

@@ -1,7 +1,8 @@
 """Around PrLM's training: record, trust checks, held-out evaluation; after it: save, reload what was saved, sum up."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,27 @@ from rlft.record.jsonl import read_jsonl, to_json
 from rlft.record.personal_curve import draw_personal
 from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
-from rlft.trainers.trust import TrustCallback
+from rlft.reward_models.plugin import personalization
+from rlft.trainers.trust import TrustCallback, TrustError
 
 EVALUATION = "evaluation.json"
 Row = dict[str, Any]
+
+
+def rewards_of(plan: PersonalPlan, training: Any) -> list[Any] | None:
+    """What a `PrLMTrainer` is given: None for PrLM's own rewards, else the recipe's and the reward model's."""
+    if plan.reward_funcs is None:
+        return None
+    if training.scorer is None or not training.personalization_weight:
+        return plan.reward_funcs
+    personal = personalization(
+        folder=training.scorer,
+        key=training.answer_key,
+        think_end=training.think_end,
+        no_answer=training.no_answer,
+        device=str(training.device),
+    )
+    return [*plan.reward_funcs, personal]
 
 
 def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
@@ -46,7 +64,7 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     for callback in (RecordCallback(), trust, *([held_out] if plan.settings else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()
-    with _short_endings(trainer):
+    with _short_endings(trainer), _answers_missed(trainer):
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - started
     trainer.save_model(str(folder))
@@ -56,6 +74,24 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
         _report(trainer, plan, held_out.table() if plan.settings else [], trust.report, seconds)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
+
+
+@contextmanager
+def _answers_missed(trainer: Any) -> Iterator[None]:
+    """Say of a run without a gradient that none of its completions had an answer, if that is why."""
+    try:
+        yield
+    except TrustError as error:
+        shares = [row["prlm/parseable"] for row in trainer.state.log_history if "prlm/parseable" in row]
+        if not str(error).startswith("no gradient") or not shares or any(shares):
+            raise
+        args = trainer.args
+        raise TrustError(
+            f"no gradient in {trainer.state.global_step} steps: no completion of the run held an answer, so rewards "
+            f"had nothing to tell apart. Answers are looked for after --think_end {args.think_end} under --answer_key "
+            f"{args.answer_key} (None: all of the text); a completion cut at --max_completion_length "
+            f"{args.max_completion_length} may end before its answer."
+        ) from None
 
 
 def _report(trainer: Any, plan: PersonalPlan, table: list[Row], trust: dict[str, float], seconds: float) -> None:

@@ -14,26 +14,27 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
+from transformers.utils import cached_file
 
 from rlft.arguments import PersonalArguments
-from rlft.prepare_scorer import ScorerPlan
+from rlft.prepare_scorer import ScorerPlan, asked_by_checks, settings_of, try_prompts
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, to_json
 from rlft.record.summary import summary_table
 from rlft.reward_models import (
-    PairOptions,
     build_pairs,
     policy_answers,
-    read_pairs,
     save_scorer,
     scorer_config,
     split_by_user,
     train_scorer,
 )
 from rlft.reward_models.audit import audit_command, audit_text
-from rlft.reward_models.folder import HELD_OUT, SCORER
+from rlft.reward_models.folder import HELD_OUT
+from rlft.reward_models.origin import MADE, read_origin, write_origin
 from rlft.reward_models.pair_file import Pair
 from rlft.reward_models.pairs import Answers, Ask, BuiltPairs
+from rlft.reward_models.room import pairs_with_room
 from rlft.reward_models.users import user_of
 from rlft.rewards.personal import extract_answer
 from rlft.rollouts.policy import Sampling
@@ -53,18 +54,19 @@ def make_scorer(
         plan: from `plan_scorer`.
         model: the untrained policy, a folder or Hub id.
         model_init_kwargs: of its `from_pretrained`.
-        training: the `PrLMConfig`; a run that goes on from a checkpoint uses the reward model in its folder.
+        training: the `PrLMConfig`; a run that goes on from a checkpoint uses the reward model in its folder, which
+            `plan_scorer` has seen to be the one that is wanted.
 
     Returns:
         Its folder, and what drift checks ask, None without them.
 
     Raises:
-        ValueError: if too few pairs can be built, or an option of the training is out of range.
+        ValueError: if too few pairs can be built, or a prompt of a drift check cannot.
         FloatingPointError: if it gives scores that are no numbers.
     """
     run = Path(training.output_dir)
     folder = plan.given or run / SCORER_FOLDER
-    if plan.given is None and not (training.resume_from_checkpoint and (folder / SCORER).is_file()):
+    if plan.given is None and not training.resume_from_checkpoint:
         _train(plan, model, model_init_kwargs, training, run)
     if PartialState().is_main_process:
         _audit(plan, folder, run, training)
@@ -75,10 +77,11 @@ def make_scorer(
 def _train(plan: ScorerPlan, model: str, model_init_kwargs: dict[str, Any], training: Any, run: Path) -> None:
     started, recipe, main = time.perf_counter(), plan.arguments, PartialState().is_main_process
     policy = AutoModelForCausalLM.from_pretrained(model, device_map={"": training.device}, **model_init_kwargs)
-    built = build_pairs(plan.rows, _spread(_answers(plan, policy, training), recipe), plan.chooser, plan.options)
+    sampled = build_pairs(plan.rows, _spread(_answers(plan, policy, training), recipe), plan.chooser, plan.options)
     del policy
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    built = _with_room(plan, sampled)
     if main:
         write_whole(run / COUNTS, to_json(built.counts) + "\n")
         write_whole(run / PAIRS, json_lines(map(asdict, built.pairs)))
@@ -88,7 +91,7 @@ def _train(plan: ScorerPlan, model: str, model_init_kwargs: dict[str, Any], trai
     started = time.perf_counter()
     with redirect_stdout(sys.stderr):  # its progress bar ends in a line of figures
         trainer = train_scorer(
-            recipe.scorer_model or model,
+            recipe.scorer_model or _files_of(model, model_init_kwargs.get("revision")),
             pairs,
             plan.spec,
             scorer_config(run / SCORER_FOLDER, **_settings(recipe, training)),
@@ -98,6 +101,7 @@ def _train(plan: ScorerPlan, model: str, model_init_kwargs: dict[str, Any], trai
     save_scorer(trainer, plan.spec, run / SCORER_FOLDER, pairs=pairs, loss=recipe.scorer_loss, held_out=held_out)
     trainer.accelerator.free_memory()
     if main:
+        write_origin(run / SCORER_FOLDER, settings_of(recipe), pairs)
         print(f"reward model, {time.perf_counter() - started:.0f} s: {run / SCORER_FOLDER}")  # noqa: T201
 
 
@@ -113,6 +117,7 @@ def _answers(plan: ScorerPlan, model: Any, training: Any) -> Answers:
         lambda text: extract_answer(text, training.answer_key, training.think_end),
         sampling=Sampling(plan.arguments.pair_temperature),
         max_new_tokens=training.max_completion_length,
+        template_kwargs=plan.prompt.template_kwargs,
         seed=training.seed,
     )
 
@@ -132,6 +137,23 @@ def _spread(sample: Answers, recipe: PersonalArguments) -> Answers:
     return answers
 
 
+def _with_room(plan: ScorerPlan, built: BuiltPairs) -> BuiltPairs:
+    """Pairs that the reward model can read, the others counted."""
+    pairs, unread = pairs_with_room(plan.text, built.pairs)
+    counts = built.counts | {"query_too_long": plan.query_too_long} | unread
+    return BuiltPairs(pairs, counts | {"pairs": len(pairs)})
+
+
+def _files_of(model: str, revision: str | None) -> str:
+    """The policy as a folder where another revision than the newest is wanted, which a reward model would start from.
+
+    Its files lie in the Hub's cache, since the policy has just been loaded.
+    """
+    if revision in (None, "main") or Path(model).is_dir():
+        return model
+    return str(Path(str(cached_file(model, "config.json", revision=revision))).parent)
+
+
 def _apart(built: BuiltPairs, recipe: PersonalArguments, training: Any) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train with, and pairs of two other users or more, whose profiles an audit can swap."""
     users = {user_of(asdict(pair)) for pair in built.pairs}
@@ -140,7 +162,7 @@ def _apart(built: BuiltPairs, recipe: PersonalArguments, training: Any) -> tuple
         raise ValueError(
             f"the policy's answers gave pairs of {len(users)} users ({said}), and three or more are needed, to train "
             "with and to audit. Does it answer in the form that the prompt asks for? See --answer_key, --think_end, "
-            "--max_completion_length and --pair_rows."
+            "--max_completion_length, --scorer_max_length and --pair_rows."
         )
     share = max(recipe.audit_share, 2 / len(users))
     return split_by_user(built.pairs, share, training.seed)
@@ -169,6 +191,8 @@ def _adapter(recipe: PersonalArguments) -> LoraConfig | None:
 
 
 def _audit(plan: ScorerPlan, folder: Path, run: Path, training: Any) -> None:
+    if plan.given is not None and read_origin(folder) is None:
+        print(f"{folder} has no {MADE}: keep the rows that it was trained on out of --dataset_name yourself")  # noqa: T201
     if not (folder / HELD_OUT).is_file():
         print(f"no audit: {folder} has no {HELD_OUT}; rlft rewards audit {folder} --pairs FILE makes one.")  # noqa: T201
         return
@@ -179,13 +203,15 @@ def _audit(plan: ScorerPlan, folder: Path, run: Path, training: Any) -> None:
 
 
 def _fresh(plan: ScorerPlan, folder: Path) -> FreshPairs:
-    """Rows of users that the reward model was not trained on, where it says who they are."""
-    held_out = read_pairs(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else []
-    ids, users = {pair.id for pair in held_out}, {pair.user_id for pair in held_out} - {None}
-    rows = [row for row in plan.rows if str(row["id"]) in ids or row["user_id"] in users]
-    if len({user_of(row) for row in rows}) < 2:
-        rows = plan.rows
-        if PartialState().is_main_process:
-            print(f"drift checks ask about users that {folder} may have seen: it names too few others")  # noqa: T201
-    options = PairOptions(k=plan.arguments.profiles, negatives=("none", "swap"))
-    return FreshPairs(rows[: plan.arguments.drift_rows], plan.prompt.messages, plan.chooser, options)
+    """What drift checks ask, every prompt of it tried."""
+    rows, options = asked_by_checks(plan, folder)
+    try_prompts(plan, rows, options)
+    if PartialState().is_main_process:
+        if not (folder / HELD_OUT).is_file() and read_origin(folder) is None:
+            print(f"drift checks ask about users that {folder} may have seen: it names none")  # noqa: T201
+        if len(rows) < plan.arguments.drift_rows:
+            print(  # noqa: T201
+                f"drift checks ask {len(rows)} rows, fewer than --drift_rows {plan.arguments.drift_rows}: no more of "
+                f"{len(plan.rows)} are of users that {folder} was not trained on. Raise --pair_rows or --audit_share."
+            )
+    return FreshPairs(rows, plan.prompt.messages, plan.chooser, options)

@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from transformers import ProgressCallback
 
@@ -125,12 +124,12 @@ class Report:
         found: Row = {}
         for which, rows in self.plan.probes.items():
             owners = [str(row.get("subject") or number) for number, row in enumerate(rows)]
-            for metric, measured in after[which].items():
-                first, second = (by_owner(one, owners) for one in (self._before[which][metric], measured))
+            for metric, second in after[which].items():
+                first = self._before[which][metric]
                 found.setdefault(which, {})[metric] = {
-                    "before": bootstrap(first)._asdict(),
-                    "after": bootstrap(second)._asdict(),
-                    "change": paired_bootstrap(second, first)._asdict(),
+                    "before": bootstrap(first, users=owners)._asdict(),
+                    "after": bootstrap(second, users=owners)._asdict(),
+                    "change": paired_bootstrap(second, first, users=owners)._asdict(),
                 }
         return found
 
@@ -180,18 +179,6 @@ class Report:
         rows.append(("comparison", str(self.plan.folder / "comparison.json")))
         rows.append(("seconds in all", f"{time.perf_counter() - self.plan.started:.0f}"))
         return rows
-
-
-def by_owner(measured: Measured, owners: Sequence[str]) -> Measured:
-    """A mean over rows as one whose rows are people, so that a bootstrap draws people and all facts of each.
-
-    Args:
-        measured: a mean over N rows.
-        owners: N names.
-    """
-    places_N = np.unique(np.array(owners), return_inverse=True)[1]
-    sums_P2 = np.stack([np.bincount(places_N, weights=measured.rows), np.bincount(places_N)], axis=1)
-    return Measured(sums_P2, lambda chosen_P2: float(chosen_P2[:, 0].sum() / chosen_P2[:, 1].sum()))
 
 
 @contextmanager

@@ -17,7 +17,15 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import PersonalArguments
 from rlft.configure import ConfigurationError
 from rlft.credit import load_credit
-from rlft.data.personal import PersonalRows, Wanted, lamp_rows, style_rows
+from rlft.data.personal import (
+    HarmlessChooser,
+    PersonalRows,
+    Wanted,
+    harmless,
+    held_out_split,
+    lamp_rows,
+    style_rows,
+)
 from rlft.data.profile_prompt import ProfilePrompt
 from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.evaluate.personal import Measured, personal_metrics
@@ -27,8 +35,10 @@ from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_
 from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs
 from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
-from rlft.retrieval.profiles import ProfileChooser, profile_chooser
-from rlft.reward_models.plugin import personalization
+from rlft.retrieval.profiles import profile_chooser
+from rlft.reward_models.harmless import Harmless
+from rlft.reward_models.origin import without_seen
+from rlft.reward_models.pairs import Chooser
 from rlft.rewards import RewardError, load_rewards
 from rlft.tiny import tasks
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
@@ -115,25 +125,29 @@ def _prepare(
 ) -> PersonalPlan:
     load_credit(training.credit)
     _refuse_options(recipe, training)
-    choosers = {spec: profile_chooser(spec, training.seed) for spec in (recipe.retriever, *recipe.eval_retrievers)}
-    chooser = choosers[recipe.retriever]
+    if training.scorer is None and not training.personalization_weight:
+        training.drift_steps = 0  # there is no reward model to check
+    found = {spec: profile_chooser(spec, training.seed) for spec in (recipe.retriever, *recipe.eval_retrievers)}
     rewards = None if recipe.reward_funcs is None else load_rewards(recipe.reward_funcs)
     rows = _rows(recipe, data, training)
-    if rows.lamp is not None and training.answer_key is None:
-        training.answer_key = rows.lamp.answer_key
+    training.answer_key = rows.answer_key(training.answer_key)
     tokenizer = _tokenizer(model, training.trust_remote_code)
-    prompt = _prompt(recipe, rows, tokenizer)
+    broken = Harmless(tokenizer).broken
+    rows = harmless(rows, broken)
+    choosers = {spec: HarmlessChooser(one, broken) for spec, one in found.items()}
+    chooser = choosers[recipe.retriever]
+    prompt = _prompt(recipe, rows, tokenizer, training.chat_template_kwargs)
     train_rows = _train_rows(rows.train, chooser.choose(rows.train, recipe.profiles), prompt)
     counts = {**chooser.counts, "prompt cut": prompt.counts["cut"]}
     check_rows(train_rows, "the training set", rewards or _own_rewards(training), texts=("answer", "query"))
-    scorer = plan_scorer(recipe, training, rows, prompt, chooser, tokenizer)
+    training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
+    scorer = plan_scorer(recipe, model, training, rows, prompt, chooser, tokenizer)
     settings = _settings(recipe, rows.held_out, choosers, prompt)
     batch = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
-    training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
     training.output_dir = free_or_claimed_folder(name, training, bool(training.resume_from_checkpoint))
     if training.process_index == 0:
-        print(f"run folder: {training.output_dir}\n{_table(rows, counts, settings)}\n{batch}")  # noqa: T201
+        print(f"run folder: {training.output_dir}\n{_table(rows, counts, settings, scorer)}\n{batch}")  # noqa: T201
     return PersonalPlan(
         model=model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=model_init_kwargs_of(model),
@@ -157,22 +171,6 @@ def _prepare(
     )
 
 
-def rewards_of(plan: PersonalPlan, training: Any) -> list[Any] | None:
-    """What a `PrLMTrainer` is given: None for PrLM's own rewards, else the recipe's and the reward model's."""
-    if plan.reward_funcs is None:
-        return None
-    if training.scorer is None or not training.personalization_weight:
-        return plan.reward_funcs
-    personal = personalization(
-        folder=training.scorer,
-        key=training.answer_key,
-        think_end=training.think_end,
-        no_answer=training.no_answer,
-        device=str(training.device),
-    )
-    return [*plan.reward_funcs, personal]
-
-
 def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
     if recipe.profiles < 0 or any(k < 0 for k in recipe.eval_profiles):
         raise ValueError(
@@ -183,11 +181,6 @@ def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
             f"--pair_temperature {recipe.pair_temperature} and --eval_temperature {recipe.eval_temperature} are at "
             "least 0, which is greedy."
         )
-    if training.chat_template_kwargs:
-        raise ValueError(
-            f"--chat_template_kwargs {training.chat_template_kwargs} would reach the prompts of training alone, not "
-            "those of pairs and evaluation; leave it out, or set the template itself in the model's tokenizer."
-        )
 
 
 def _rows(recipe: PersonalArguments, data: ScriptArguments, training: Any) -> PersonalRows:
@@ -195,9 +188,13 @@ def _rows(recipe: PersonalArguments, data: ScriptArguments, training: Any) -> Pe
         raise ValueError("no rows: set --dataset_name to tiny/style, or to a folder of LaMP (with --task).")
     wanted = Wanted(recipe.train_rows, rows_for_pairs(recipe, training), recipe.eval_rows)
     if data.dataset_name in tasks.TASKS:
-        return style_rows(data.dataset_name, wanted, max(recipe.profiles, *recipe.eval_profiles, 1))
-    splits = data.dataset_train_split, data.dataset_test_split
-    return lamp_rows(data.dataset_name, recipe.task, splits, wanted)
+        rows = style_rows(data.dataset_name, wanted, max(recipe.profiles, *recipe.eval_profiles, 1))
+    else:
+        splits = data.dataset_train_split, held_out_split(data.dataset_name, data.dataset_test_split)
+        if splits[1] != data.dataset_test_split and training.process_index == 0:
+            print(f"{data.dataset_name} has no outputs of {data.dataset_test_split!r}: {splits[1]!r} is held out")  # noqa: T201
+        rows = lamp_rows(data.dataset_name, recipe.task, splits, wanted)
+    return rows if training.scorer is None else without_seen(rows, training.scorer)
 
 
 def _tokenizer(model: ModelConfig, trust_remote_code: bool) -> Any:
@@ -214,13 +211,16 @@ def _tokenizer(model: ModelConfig, trust_remote_code: bool) -> Any:
     return AutoTokenizer.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
 
 
-def _prompt(recipe: PersonalArguments, rows: PersonalRows, tokenizer: Any) -> ProfilePrompt:
+def _prompt(
+    recipe: PersonalArguments, rows: PersonalRows, tokenizer: Any, template_kwargs: dict[str, Any] | None
+) -> ProfilePrompt:
     return ProfilePrompt(
         rows.wording,
         tokenizer,
         max_tokens=recipe.prompt_tokens,
         system=recipe.system_prompt or None,
         over_budget=recipe.over_budget,
+        template_kwargs=template_kwargs,
     )
 
 
@@ -246,7 +246,7 @@ def _own_rewards(training: Any) -> list[Any]:
 
 
 def _settings(
-    recipe: PersonalArguments, rows: Sequence[Row], choosers: Mapping[str, ProfileChooser], prompt: ProfilePrompt
+    recipe: PersonalArguments, rows: Sequence[Row], choosers: Mapping[str, Chooser], prompt: ProfilePrompt
 ) -> list[Setting]:
     """That of training first, then every other pair of a chooser and a number of items."""
     if not rows:
@@ -280,11 +280,15 @@ def _form(scorer: ScorerPlan | None) -> str:
     return f"{scorer.spec.form} reward model" if scorer.given is None else f"reward model {scorer.given}"
 
 
-def _table(rows: PersonalRows, counts: Mapping[str, int], settings: Sequence[Setting]) -> str:
+def _table(
+    rows: PersonalRows, counts: Mapping[str, int], settings: Sequence[Setting], scorer: ScorerPlan | None
+) -> str:
+    too_long = 0 if scorer is None else scorer.query_too_long
     shown = [
         ("rows to train on", f"{len(rows.train)}"),
-        ("rows for pairs", f"{len(rows.pairs)}"),
+        ("rows for pairs", f"{len(rows.pairs) - too_long}"),
         ("held-out rows", f"{len(rows.held_out)}"),
+        *([("left out, pairs: query too long for the reward model", f"{too_long}")] if too_long else []),
         *((f"left out, {why}", f"{count}") for why, count in rows.left_out.items()),
         *((f"rows to train on, {what}", f"{count}") for what, count in counts.items() if count and what != "rows"),
     ]

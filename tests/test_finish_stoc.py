@@ -1,31 +1,6 @@
-"""The table of replay: intervals over people, columns only where there is something in them."""
+"""The table of replay: columns only where there is something in them."""
 
-import numpy as np
-import pytest
-
-from rlft.evaluate.personal import Measured, bootstrap
-from rlft.finish_stoc import _aligned, _of_replay, by_owner
-
-
-def mean(values: list[float]) -> Measured:
-    return Measured(np.array(values), lambda chosen_N: float(chosen_N.mean()))
-
-
-def test_people_are_drawn_with_all_their_facts() -> None:
-    """Equal facts of a person add no information: the interval is that of one fact each, wider than over rows."""
-    chance = np.random.default_rng(0)
-    of_people = list(chance.integers(0, 2, 40).astype(float))
-    rows = mean([value for value in of_people for _ in range(4)])
-    owners = [f"p{number // 4}" for number in range(160)]
-    drawn, plain = bootstrap(by_owner(rows, owners)), bootstrap(rows)
-    assert drawn.value == pytest.approx(plain.value)
-    assert drawn.high - drawn.low > 1.6 * (plain.high - plain.low)
-    one_each = by_owner(mean(of_people), [f"p{number}" for number in range(40)])
-    assert bootstrap(one_each).low == pytest.approx(bootstrap(mean(of_people)).low)
-
-
-def test_owners_of_unequal_numbers_of_rows_weigh_as_many() -> None:
-    assert by_owner(mean([1.0, 1.0, 1.0, 0.0]), ["a", "a", "a", "b"]).value == 0.75
+from rlft.finish_stoc import _aligned, _of_replay
 
 
 def test_empty_columns_are_left_out() -> None:

@@ -99,6 +99,14 @@ def test_first_use_sets_up_and_later_uses_do_not(clone: Path, launch: Launch) ->
     assert len(installs(clone)) == 2
 
 
+def test_tests_without_flags_run_on_several_cores_a_file_on_one(launch: Launch) -> None:
+    words = [word.strip("<>") for word in launch("test").stdout.splitlines()[:-1]]
+    options = dict(zip(words[2:8:2], words[3:9:2], strict=True))
+    assert words[:2] == ["-m", "pytest"]
+    assert options == {"-n": "logical", "--maxprocesses": "4", "--dist": "loadfile"}
+    assert words[8:] == ["--no-loadscope-reorder"]
+
+
 @pytest.mark.parametrize("name", ["constraints.txt", "pyproject.toml"])
 def test_changed_versions_install_again(clone: Path, launch: Launch, name: str) -> None:
     launch("setup")

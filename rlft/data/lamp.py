@@ -63,7 +63,7 @@ def read_lamp(
         raise DataError(f"limit is {limit}; it counts rows, or is None for all.")
     questions, outputs = lamp_files(Path(path), split)
     golds = read_golds(outputs, split, task)
-    form, source = _recognise(task, iter_json_rows(questions))
+    form, source = _recognise(task, _questions(questions))
     rejected: Counter[str] = Counter()
     profiles = ProfileReader(form, {} if histories is None else histories, rejected)
     rows: dict[str, Row] = {}
@@ -86,6 +86,21 @@ def read_lamp(
         hint = " The texts of LaMP-6 come from the Avocado corpus: put them in first." if task == 6 else ""
         raise DataError(f"{questions}: no row of LaMP-{task} ({form.name}) can be used ({why}).{hint}")
     return LampRows(list(rows.values()), dict(rejected), form)
+
+
+def _questions(path: Path) -> Places:
+    """Questions with their places, by number because published files are one line."""
+    for number, (place, question) in enumerate(chain.from_iterable(map(_unwrapped, iter_json_rows(path)))):
+        yield f"{place}, question {number}", question
+
+
+def _unwrapped(found: tuple[str, Row]) -> list[tuple[str, Row]]:
+    """LaMP's script for emails writes the questions of `test` in the form of outputs."""
+    place, row = found
+    inside = row.get("golds")
+    if "input" in row or not isinstance(inside, list) or not all(isinstance(one, dict) for one in inside):
+        return [found]
+    return [(place, question) for question in inside]
 
 
 def _recognise(task: int, rows: Places) -> tuple[LampTask, Places]:

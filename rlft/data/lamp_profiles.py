@@ -35,7 +35,7 @@ class ProfileReader:
 
     task: LampTask
     histories: Histories
-    """Added to; rows of one user share the list that stands here."""
+    """Added to; rows of one user share the list that stands here, with the ids of the user's first question."""
     rejected: Counter[str]
     """Items left out by reason, added to; those of a user's history once, however many rows repeat it."""
 
@@ -45,7 +45,7 @@ class ProfileReader:
         Args:
             items: as published.
             user: `user_id`, None where there is none.
-            place: file and line, for errors.
+            place: file, line and question, for errors.
 
         Raises:
             DataError: on a malformed item or date, or if the user has another history already.
@@ -55,7 +55,7 @@ class ProfileReader:
         known = profile if user is None else self.histories.setdefault(user, profile)
         if known is profile:
             self.rejected.update(left_out)
-        elif _by_id(known) != _by_id(profile):
+        elif _contents(known) != _contents(profile):
             raise DataError(
                 f"{place}: user {user!r} has {len(profile)} usable items here and another history, of {len(known)}, in "
                 "an earlier question; a user has one history. Are these files of one release?"
@@ -94,8 +94,9 @@ class ProfileReader:
         return read, f"no {fields[texts.index('')]}" if "" in texts else ""
 
 
-def _by_id(profile: list[Item]) -> dict[str | None, Item]:
-    return {item["id"]: item for item in profile}
+def _contents(profile: list[Item]) -> Counter[tuple[str | None, ...]]:
+    """What a history is, in whatever order; without the ids, which LaMP makes of the question's id and a number."""
+    return Counter((item["text"], item["target"], item["date"]) for item in profile)
 
 
 def _newest_first(profile: list[Item], place: str) -> list[Item]:
@@ -104,8 +105,11 @@ def _newest_first(profile: list[Item], place: str) -> list[Item]:
     if not dates:
         return profile
     if len(dates) < len(profile):
-        raise DataError(f"{place}: {len(dates)} of {len(profile)} items have a date; either all have one, or none.")
+        raise DataError(
+            f"{place}: {len(dates)} of {len(profile)} items have a date; either all have one, or none. Fill them in, "
+            "or leave these items out."
+        )
     try:
         return sorted(profile, key=lambda item: date_key(str(item["date"])))[::-1]
     except ValueError as error:
-        raise DataError(f"{place}: {error}.") from error
+        raise DataError(f"{place}: {error}; write it as 2016-05-01 or 2016, or leave all dates out.") from error

@@ -75,13 +75,15 @@ def _gold(gold: Any, place: str) -> tuple[str, str]:
 
 
 def text_of(value: Any, place: str) -> str:
-    """A text without white space around it; a whole number as text, null as the empty text.
+    """A text without white space around it; a whole number (5 or 5.0) as `5`, null as the empty text.
 
     Raises:
         DataError: if it is anything else.
     """
     if value is None:
         return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, str | int):
         raise DataError(f"{place} holds a {type(value).__name__}, not a text.")
     return str(value).strip()

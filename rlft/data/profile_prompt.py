@@ -11,6 +11,8 @@ one a line, in the order they are given:
     'text': '...'
 """
 
+import inspect
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -43,9 +45,12 @@ class ProfilePrompt:
         max_tokens: budget of the whole prompt, in tokens.
         system: text of the system turn; None leaves the turn out.
         over_budget: `cut`, or `error` to refuse a prompt that is too long.
+        template_kwargs: settings of the chat template, such as `{"enable_thinking": False}`; those that the policy is
+            trained, evaluated and asked for pairs with, since what they add counts.
 
     Raises:
-        ValueError: if an option is out of range, or the tokenizer has no chat template or is not a fast one.
+        ValueError: if an option is out of range, the tokenizer has no chat template or is not a fast one, or its
+            template does not read one of the settings.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class ProfilePrompt:
         max_tokens: int = 3000,
         system: str | None = SYSTEM,
         over_budget: str = "cut",
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if over_budget not in ("cut", "error") or max_tokens < 1:
             raise ValueError(
@@ -66,6 +72,9 @@ class ProfilePrompt:
                 f"{type(tokenizer).__name__} {tokenizer.name_or_path!r} lacks a chat template or is not a fast "
                 "tokenizer; profile prompts need both."
             )
+        self.template_kwargs: dict[str, Any] = dict(template_kwargs or {})
+        """Settings of the chat template, for whatever tokenises these prompts."""
+        _refuse_unread(self.template_kwargs, tokenizer)
         self.counts: Counter[str] = Counter()
         """`prompts` built, and how many of them were `cut`."""
         self._tokenizer, self._max_tokens, self._system, self._cuts = (
@@ -134,11 +143,28 @@ class ProfilePrompt:
         return [end for _, end in encoded["offset_mapping"]]
 
     def _length(self, turns: Messages) -> int:
-        return len(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        ids = self._tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, **self.template_kwargs
+        )
+        return len(ids)
 
     def _turns(self, row: Mapping[str, Any], items: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Messages:
         user = {"role": "user", "content": self._user_turn(row, items, texts)}
         return [user] if self._system is None else [{"role": "system", "content": self._system}, user]
+
+
+def _refuse_unread(template_kwargs: Mapping[str, Any], tokenizer: Any) -> None:
+    """A setting that the template never names would be passed over; an argument of the tokenizer's is no setting."""
+    if not template_kwargs:
+        return
+    words = set(re.findall(r"\w+", tokenizer.get_chat_template()))
+    arguments = inspect.signature(tokenizer.apply_chat_template).parameters
+    unread = [name for name in template_kwargs if name not in words or name in arguments]
+    if unread:
+        raise ValueError(
+            f"template_kwargs={dict(template_kwargs)}: the chat template of {type(tokenizer).__name__} "
+            f"{tokenizer.name_or_path!r} does not read {', '.join(unread)}; leave that out (--chat_template_kwargs)."
+        )
 
 
 def _lamp_turn(task: LampTask, row: Mapping[str, Any], items: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> str:

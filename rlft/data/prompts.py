@@ -4,10 +4,12 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import yaml
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from rlft.tiny.tasks import TASKS, AdditionTask
+from rlft.assets import shipped
+from rlft.tiny.tasks import SMOKE, TASKS, AdditionTask
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 TINY_TRAIN_ROWS = 16_000
@@ -75,13 +77,24 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     if isinstance(task, AdditionTask):
         return _tiny(task, held_out)
     if task is not None:
-        raise DataError(f"--dataset_name {name} is a task for recipes that search (recipes/exsearch.py).")
+        own = ", ".join(key for key, each in TASKS.items() if isinstance(each, AdditionTask))
+        raise DataError(
+            f"--dataset_name {name} is the task of {' and '.join(_recipes_of(name))}; here, embedded ones are {own}."
+        )
     suffix = Path(name).suffix
     if suffix in FORMATS:
         if not Path(name).is_file():
             raise DataError(f"--dataset_name {name}: no such file.")
         return read_table(name, FORMATS[suffix])
     return load_dataset(name, config)
+
+
+def _recipes_of(task: str) -> list[str]:
+    """The recipes that have settings for an embedded task, or for the one that it is the quick form of."""
+    names = {task, *(name for name, quick in SMOKE.items() if quick == task)}
+    settings = sorted((shipped("recipes") / "configs").glob("*/*.yaml"))
+    found = [file for file in settings if yaml.safe_load(file.read_text(encoding="utf-8")).get("dataset_name") in names]
+    return list(dict.fromkeys(f"recipes/{file.parent.name}.py" for file in found))
 
 
 def read_table(name: str, kind: str) -> DatasetDict:

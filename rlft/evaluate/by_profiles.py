@@ -71,11 +71,15 @@ class ByProfiles(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Metrics before the first step; a run that goes on from a checkpoint has them in its record."""
-        if state.global_step and self._file("before").is_file():
-            said = [line["completion"] for line in read_jsonl(self._file("before"))]
-            self._judge("before", said)
-        else:
+        if not state.global_step:
             self.evaluate("before")
+            return
+        if not self._file("before").is_file():
+            raise ValueError(
+                f"{self._file('before')} is missing, and at step {state.global_step} the policy can no longer be asked "
+                "as it was before training: go on in the run's own --output_dir, or set --eval_rows 0."
+            )
+        self._judge("before", self._said())
 
     def evaluate(self, when: str) -> None:
         """Metrics now, into `results`, the record and the log."""
@@ -95,23 +99,33 @@ class ByProfiles(TrainerCallback):
 
     def _intervals(self, place: int) -> dict[str, dict[str, dict[str, float]]]:
         before, after = self.results["before"][place], self.results["after"][place]
+        users = [str(row.get("user_id") or f"row {number}") for number, row in enumerate(self.rows)]
         intervals = {
             name: {
-                "before": bootstrap(before[name], seed=self.seed),
-                "after": bootstrap(after[name], seed=self.seed),
-                "change": paired_bootstrap(after[name], before[name], seed=self.seed),
+                "before": bootstrap(before[name], users=users, seed=self.seed),
+                "after": bootstrap(after[name], users=users, seed=self.seed),
+                "change": paired_bootstrap(after[name], before[name], users=users, seed=self.seed),
             }
             for name in after
         }
         return {name: {when: one._asdict() for when, one in of.items()} for name, of in intervals.items()}
 
+    def _said(self) -> list[str]:
+        """Completions before the first step, as the record has them."""
+        lines = read_jsonl(self._file("before"))
+        wanted = self._lines([""] * len(self.rows) * len(self.settings))
+        names = ("id", "retriever", "k")
+        if [[line.get(name) for name in names] for line in lines] != [
+            [line[name] for name in names] for line in wanted
+        ]:
+            raise ValueError(
+                f"{self._file('before')} holds completions of other rows, retrievers or numbers of items: go on with "
+                "the settings that the run began with."
+            )
+        return [line["completion"] for line in lines]
+
     def _judge(self, when: str, said: Sequence[str]) -> None:
         count = len(self.rows)
-        if len(said) != count * len(self.settings):
-            raise ValueError(
-                f"{self._file(when)} has {len(said)} completions, not {len(self.settings)} settings of {count} rows: "
-                "go on with the settings that the run began with."
-            )
         self.results[when] = [
             self.measure(said[place * count : (place + 1) * count], self.rows) for place in range(len(self.settings))
         ]
@@ -128,9 +142,15 @@ class ByProfiles(TrainerCallback):
         return [gathered[place] for place in range(len(prompts))]
 
     def _lines(self, said: Sequence[str]) -> Iterable[dict[str, Any]]:
-        asked = [(setting, row) for setting in self.settings for row in self.rows]
-        for (setting, row), text in zip(asked, said, strict=True):
-            yield {"id": row["id"], "retriever": setting.retriever, "k": setting.k, "completion": text}
+        asked = [(setting, *pair) for setting in self.settings for pair in zip(self.rows, setting.prompts, strict=True)]
+        for (setting, row, prompt), text in zip(asked, said, strict=True):
+            yield {
+                "id": row["id"],
+                "retriever": setting.retriever,
+                "k": setting.k,
+                "prompt": prompt,
+                "completion": text,
+            }
 
     def _file(self, when: str) -> Path:
         return record_dir(str(self.trainer.args.output_dir)) / f"held_out_{when}.jsonl"

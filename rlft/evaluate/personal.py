@@ -6,7 +6,7 @@ macro-F1 over the closed set of labels; mean absolute and root mean squared erro
 Shapes: N rows, R resamples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,34 +80,51 @@ def personal_metrics(
         measured = _labelled(answers, known, task.labels)
     measured["parseable"] = _mean([float(answer is not None) for answer in answers])
     if think_end is not None:
-        measured["thinking_words"] = _mean([_thinking_words(last_text(one), think_end) for one in completions])
+        measured["thinking_words"] = _mean([float(thinking_words(last_text(one), think_end)) for one in completions])
     return measured
 
 
-def bootstrap(measured: Measured, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap(
+    measured: Measured,
+    *,
+    users: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
     """Percentile interval of a figure over resampled rows (Efron and Tibshirani 1993, chapter 13).
 
     Args:
         measured: N rows.
+        users: of the N rows; a user is then drawn with all its rows, as rows of one user are not independent. None
+            draws single rows.
         resamples: R.
         level: share of the resampled figures inside the interval.
         seed: of the draws.
 
     Raises:
-        ValueError: if `resamples` is below 1 or `level` not between 0 and 1.
+        ValueError: if `resamples` is below 1, `level` not between 0 and 1, or `users` of another length.
     """
-    drawn = [measured.figure(measured.rows[places_N]) for places_N in _draws(len(measured.rows), resamples, seed)]
+    draws = _draws(len(measured.rows), users, resamples, seed)
+    drawn = [measured.figure(measured.rows[places_N]) for places_N in draws]
     return _interval(measured.value, drawn, level)
 
 
 def paired_bootstrap(
-    first: Measured, second: Measured, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    first: Measured,
+    second: Measured,
+    *,
+    users: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """Percentile interval of `first` less `second`, two systems on the same rows, resampled together (Koehn 2004).
 
     Args:
         first: N rows.
         second: the same metric over the same rows in the same order.
+        users: as for `bootstrap`.
         resamples: R.
         level: share of the resampled differences inside the interval.
         seed: of the draws.
@@ -119,9 +136,15 @@ def paired_bootstrap(
         raise ValueError(
             f"{len(first.rows)} rows against {len(second.rows)}: a paired bootstrap needs one metric on the same rows."
         )
-    draws = _draws(len(first.rows), resamples, seed)
+    draws = _draws(len(first.rows), users, resamples, seed)
     drawn = [first.figure(first.rows[places_N]) - second.figure(second.rows[places_N]) for places_N in draws]
     return _interval(first.value - second.value, drawn, level)
+
+
+def thinking_words(text: str, think_end: str) -> int:
+    """Words before the last tag that closes the thinking, all of them where there is none."""
+    thinking, closed, rest = text.rpartition(think_end)
+    return len((thinking if closed else rest).split())
 
 
 def _gold(gold: str | None, number: int, task: LampTask) -> str:
@@ -171,19 +194,27 @@ def _number(answer: str | None) -> float | None:
     return number if is_finite_number(number) else None
 
 
-def _thinking_words(text: str, think_end: str) -> float:
-    thinking, closed, rest = text.rpartition(think_end)
-    return float(len((thinking if closed else rest).split()))
-
-
 def _mean(values: Sequence[float]) -> Measured:
     return Measured(np.array(values), lambda values_N: float(values_N.mean()))
 
 
-def _draws(rows: int, resamples: int, seed: int) -> np.ndarray:
+def _draws(rows: int, users: Sequence[str] | None, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Places of the rows of each resample."""
     if resamples < 1:
         raise ValueError(f"resamples={resamples}: at least 1 is needed.")
-    return np.random.default_rng(seed).integers(rows, size=(resamples, rows))
+    rng = np.random.default_rng(seed)
+    if users is None:
+        return (rng.integers(rows, size=rows) for _ in range(resamples))
+    if len(users) != rows:
+        raise ValueError(f"{len(users)} users for {rows} rows: each row needs its own.")
+    places: dict[str, list[int]] = {}
+    for place, user in enumerate(users):
+        places.setdefault(user, []).append(place)
+    of_user = [np.array(found) for found in places.values()]
+    return (
+        np.concatenate([of_user[drawn] for drawn in rng.integers(len(of_user), size=len(of_user))])
+        for _ in range(resamples)
+    )
 
 
 def _interval(value: float, drawn: Sequence[float], level: float) -> Interval:

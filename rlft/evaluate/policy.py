@@ -19,7 +19,8 @@ def sample_completions(trainer: Any, prompts: Sequence[Any], *, temperature: flo
 
     Args:
         trainer: a `GRPOTrainer`: model, tokenizer, `max_completion_length` and `per_device_eval_batch_size` are read.
-        prompts: strings, or conversations (then completions are conversations too).
+        prompts: strings, or conversations (then completions are conversations too), which the chat template renders
+            with the settings of training.
         temperature: 0 is greedy; otherwise plain sampling at this temperature.
         seed: of the sampling; the training run's own random state is left as it was.
 
@@ -112,7 +113,7 @@ class HeldOut(TrainerCallback):
 def _generate(trainer: Any, model: Any, prompts: Sequence[Any], temperature: float) -> list[Any]:
     tokenizer = trainer.processing_class
     conversations = not isinstance(prompts[0], str)
-    render = {"tokenize": False, "add_generation_prompt": True}
+    render = {"tokenize": False, "add_generation_prompt": True, **trainer.chat_template_kwargs}
     texts = [tokenizer.apply_chat_template(prompt, **render) for prompt in prompts] if conversations else list(prompts)
     inputs = tokenizer(
         texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not conversations

@@ -20,8 +20,9 @@ import numpy as np
 
 from rlft.reward_models.folder import HELD_OUT, ScorerError, read_scorer_folder
 from rlft.reward_models.measures import Array, calibration, length_slope
+from rlft.reward_models.origin import read_origin
 from rlft.reward_models.pair_file import KINDS, Pair, read_pairs
-from rlft.reward_models.users import other_user
+from rlft.reward_models.users import other_user, user_of
 
 if TYPE_CHECKING:
     from rlft.reward_models.scorer import Scorer
@@ -35,11 +36,13 @@ class Drift:
     """By kind, and `all`."""
     pairs: int
     threshold: float
+    deciding: float
+    """Over the kinds that decide on the alarm."""
 
     @property
     def alarm(self) -> bool:
         """Whether the scorer no longer tells the policy's answers apart."""
-        return self.accuracy["all"] < self.threshold
+        return self.deciding < self.threshold
 
     @property
     def message(self) -> str:
@@ -47,7 +50,8 @@ class Drift:
         shares = ", ".join(f"{kind} {share:.3f}" for kind, share in self.accuracy.items())
         state = "below" if self.alarm else "not below"
         advice = "; stop, or train the scorer again on fresh pairs" if self.alarm else ""
-        return f"pair accuracy on {self.pairs} fresh pairs ({shares}) is {state} {self.threshold:g}{advice}"
+        seen = f"pair accuracy {self.deciding:.3f} on {self.pairs} fresh pairs ({shares})"
+        return f"{seen} is {state} {self.threshold:g}{advice}"
 
 
 def audit_scorer(scorer: "Scorer", pairs: Sequence[Pair], seed: int = 0) -> dict[str, Any]:
@@ -59,7 +63,8 @@ def audit_scorer(scorer: "Scorer", pairs: Sequence[Pair], seed: int = 0) -> dict
         seed: of the choice of other users.
 
     Returns:
-        JSON-able: `form`, `task`, `pairs`, `negatives` (by kind), `accuracy`, `length`, `swap_gap` and `calibration`.
+        JSON-able: `form`, `task`, `pairs`, `users`, `negatives` (by kind), `accuracy`, `length`, `swap_gap` and
+        `calibration`.
 
     Raises:
         ScorerError: if there are no pairs, or too long ones.
@@ -72,6 +77,7 @@ def audit_scorer(scorer: "Scorer", pairs: Sequence[Pair], seed: int = 0) -> dict
         "form": scorer.spec.form,
         "task": scorer.spec.task,
         "pairs": len(pairs),
+        "users": len({user_of(asdict(pair)) for pair in pairs}),
         "negatives": {kind: kinds.count(kind) for kind in KINDS if kind in kinds},
         "accuracy": _accuracy(chosen_N, rejected_N, kinds),
         "length": length_slope(chosen_N, rejected_N, words_N2),
@@ -99,7 +105,7 @@ def swap_gap(scorer: "Scorer", pairs: Sequence[Pair], seed: int = 0) -> dict[str
 
     Returns:
         `mean` of s(own) - s(other), exactly 0 for the blind form; `positive`, the share of pairs above 0; and
-        `standard_error` of the mean.
+        `standard_error` of the mean, the pairs of a user taken as one draw (clustered, CR1).
 
     Raises:
         ValueError: if all pairs are one user's.
@@ -109,18 +115,28 @@ def swap_gap(scorer: "Scorer", pairs: Sequence[Pair], seed: int = 0) -> dict[str
     queries, chosen = [pair.query for pair in pairs], [pair.chosen for pair in pairs]
     scores = scorer.score(queries * 2, [pair.profile for pair in pairs] + others, chosen * 2).double().numpy()
     gaps_N = scores[: len(pairs)] - scores[len(pairs) :]
-    error = float(gaps_N.std(ddof=1) / np.sqrt(len(gaps_N))) if len(gaps_N) > 1 else 0.0
+    error = clustered_error(gaps_N, [user_of(row) for row in rows])
     return {"mean": float(gaps_N.mean()), "positive": float((gaps_N > 0).mean()), "standard_error": error}
 
 
-def check_drift(scorer: "Scorer", fresh: Sequence[Pair], threshold: float = 0.6) -> Drift:
+def clustered_error(values_N: Array, users: Sequence[str]) -> float:
+    """Standard error of the mean where the values of one user belong together."""
+    _, user_N = np.unique(users, return_inverse=True)
+    sums_U = np.bincount(user_N, weights=values_N - values_N.mean())
+    count = len(sums_U)
+    return float(np.sqrt(count / (count - 1) * (sums_U**2).sum()) / len(values_N)) if count > 1 else 0.0
+
+
+def check_drift(scorer: "Scorer", fresh: Sequence[Pair], threshold: float = 0.6, kinds: Sequence[str] = KINDS) -> Drift:
     """Score fresh pairs of the current policy, for a callback to log and to act on.
 
     Args:
         scorer: that rewards the policy.
         fresh: pairs that `build_pairs` made with the policy as it is now. Its counts say why there are none, if so.
-        threshold: accuracy over all kinds below which the alarm goes off. Chance is 0.5; swap pairs are bounded by how
-            often the policy follows the profile.
+        threshold: accuracy below which the alarm goes off. Chance is 0.5; swap pairs are bounded by how often the
+            policy follows the profile.
+        kinds: of rejected answers that decide on the alarm: those that the scorer was trained to tell. Without any
+            answer of these, all decide.
 
     Raises:
         ScorerError: if there are no pairs, or too long ones.
@@ -128,7 +144,10 @@ def check_drift(scorer: "Scorer", fresh: Sequence[Pair], threshold: float = 0.6)
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold={threshold} is a share of pairs, from 0 to 1.")
-    return Drift(pair_accuracy(scorer, fresh), len(fresh), threshold)
+    chosen_N, rejected_N, found = _scored(scorer, fresh)
+    deciding_N = np.isin(found, list(kinds))
+    right_N = (chosen_N > rejected_N)[deciding_N if deciding_N.any() else slice(None)]
+    return Drift(_accuracy(chosen_N, rejected_N, found), len(fresh), threshold, float(right_N.mean()))
 
 
 def audit_command(arguments: Any) -> dict[str, Any]:
@@ -139,10 +158,11 @@ def audit_command(arguments: Any) -> dict[str, Any]:
             any), `seed`, and `device` (None takes the GPU if there is one).
 
     Returns:
-        The audit, and under `trained` what `scorer.json` says of the training.
+        The audit; under `trained` what `scorer.json` says of the training, under `trained_on` how many of the pairs it
+        was trained on, as far as `made.json` tells.
 
     Raises:
-        ScorerError: if the folder cannot be used, or has no pairs set aside and none are given.
+        ScorerError: if the folder or the device cannot be used, or no pairs are set aside and none are given.
         rlft.data.prompts.DataError: if the file of pairs is malformed.
     """
     found = read_scorer_folder(arguments.folder, arguments.task)
@@ -150,21 +170,29 @@ def audit_command(arguments: Any) -> dict[str, Any]:
     if not arguments.pairs and not path.is_file():
         raise ScorerError(f"{found.folder} has no {HELD_OUT}; give pairs of held-out users with --pairs FILE.")
     pairs = read_pairs(path)
+    _check_device(arguments.device)
     from rlft.reward_models.scorer import Scorer
 
     scorer = Scorer.load(found.folder, task=arguments.task, device=arguments.device)
-    return audit_scorer(scorer, pairs, arguments.seed) | {"trained": found.trained}
+    origin = read_origin(found.folder)
+    known = {pair.id for pair in pairs if origin is not None and (pair.id, pair.user_id) in origin.rows}
+    return audit_scorer(scorer, pairs, arguments.seed) | {"trained": found.trained, "trained_on": len(known)}
 
 
 def audit_text(audit: dict[str, Any]) -> str:
     """An audit as lines for people."""
     length, gap, table = audit["length"], audit["swap_gap"], audit["calibration"]
     kinds = {"all": sum(audit["negatives"].values()), **audit["negatives"]}
-    lines = [f"{audit['form']} scorer of {audit['task']}, {audit['pairs']} pairs of answers"]
+    lines = [
+        f"{audit['form']} scorer of {audit['task']}, {audit['pairs']} pairs of {audit['users']} users",
+        *_trained(audit),
+    ]
     lines += [f"accuracy {kind:<8}{audit['accuracy'][kind]:8.3f}   of {count}" for kind, count in kinds.items()]
+    lines[-len(kinds)] += " rejected answers, chance 0.500"
     lines += [
         f"swap gap         {gap['mean']:8.3f}   standard error {gap['standard_error']:.3f}, positive "
         f"{gap['positive']:.3f}",
+        *_no_gap(audit),
         f"length slope     {length['slope']:8.4f}   per word, correlation {length['correlation']:.3f}, within pairs "
         f"{length['difference_correlation']:.3f}; length alone tells {length['rule_accuracy']:.3f} apart",
         f"calibration      {table['ece']:8.3f}   expected error, loss {table['nll']:.3f} (chance {np.log(2):.3f})",
@@ -174,6 +202,39 @@ def audit_text(audit: dict[str, Any]) -> str:
         for one in table["bins"]
     ]
     return "\n".join(lines)
+
+
+def _trained(audit: dict[str, Any]) -> list[str]:
+    """What it was trained with, where its folder says so."""
+    trained = audit.get("trained", {})
+    lines = []
+    if {"loss", "pairs", "negatives"} <= trained.keys():
+        kinds = ", ".join(f"{trained['negatives'][kind]} {kind}" for kind in KINDS if kind in trained["negatives"])
+        lines = [f"trained with {trained['loss']} on {trained['pairs']} pairs; rejected answers: {kinds}"]
+    if audit.get("trained_on"):
+        lines.append(f"it was trained on {audit['trained_on']} of these pairs: read nothing into the figures")
+    return lines
+
+
+def _no_gap(audit: dict[str, Any]) -> list[str]:
+    """What a swap gap means that is not clearly above 0."""
+    gap = audit["swap_gap"]
+    if audit["form"] == "blind":
+        return ["  0 by construction: a blind scorer sees no profile"]
+    if gap["mean"] > 2 * gap["standard_error"]:
+        return []
+    return ["  not above 0 by two standard errors: these pairs do not show that the scorer reads the profile"]
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that this machine or this build of torch does not have."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each, by device and build
+        reason = str(error).partition("\n")[0]
+        raise ScorerError(f"--device {device} cannot be used here ({reason}); cpu always can.") from error
 
 
 def _scored(scorer: "Scorer", pairs: Sequence[Pair]) -> tuple[Array, Array, list[str]]:

@@ -3,8 +3,8 @@
     encoder (BERT type)   [CLS] profile question [SEP] answer [SEP], token types 0 and 1, scored at [CLS]
     decoder               (start) profile question answer end, padded on the right, scored at the last real token
 
-The three texts are tokenised one by one, so that a cut falls where it should and none changes another's tokens. What
-users and models wrote can hold no control token: `rlft.rollouts.neutral` breaks them.
+The three texts are tokenised apart, so that a cut falls where it should and none changes another's tokens. What users
+and models wrote can hold no control token: `rlft.rollouts.neutral` breaks them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlft.reward_models.folder import ScorerError
-from rlft.reward_models.spec import ScorerSpec
+from rlft.reward_models.harmless import Harmless
+from rlft.reward_models.spec import ITEM_FIELDS, ScorerSpec
 from rlft.reward_models.users import Item
-from rlft.rollouts.neutral import REMEMBERED, Neutraliser
+
+Texts = tuple[str, str, str]
+"""Profile, question and answer, as they are read."""
+_Values = tuple[str | None, ...]
+"""Of an item, in the order of `ITEM_FIELDS`."""
 
 
 class TooLong(ScorerError):
@@ -52,33 +57,52 @@ class ScorerText:
                 "the last real token cannot be told from padding. Set a padding token of its own."
             )
         self.tokenizer, self.spec, self.encoder = tokenizer, spec, encoder
-        self._neutral = Neutraliser(tokenizer)
-        self._ids: dict[str, list[int]] = {}
+        self._harmless = Harmless(tokenizer)
         self._frame = _pair_frame(tokenizer) if encoder else _text_frame(tokenizer)
 
-    def texts(self, query: str, items: Sequence[Item], answer: str) -> tuple[str, str, str]:
+    def texts(self, query: str, items: Sequence[Item], answer: str) -> Texts:
         """Profile, question and answer as they are read, with control strings broken: what a score depends on."""
-        spec, neutral = self.spec, self._neutral
-        shown = [{name: neutral(str(value)) for name, value in item.items() if value is not None} for item in items]
-        return spec.texts(neutral(query), shown if spec.form == "aware" else [], neutral(answer))
+        return self.all_texts([query], [items], [answer])[0]
+
+    def all_texts(
+        self, queries: Sequence[str], profiles: Sequence[Sequence[Item]], answers: Sequence[str]
+    ) -> list[Texts]:
+        """`texts` of B answers. What stands beside several of them is read once, and all new texts together."""
+        asked = list(zip(queries, map(self._shown, profiles), strict=True))
+        different = dict.fromkeys(asked)
+        values = (value for _, items in different for item in items for value in item if value is not None)
+        broken = self._harmless.broken([*queries, *answers, *values])
+        prompts = {one: self._prompt(*one, broken) for one in different}
+        form = self.spec.answer.format
+        return [(*prompts[one], form(answer=broken[answer])) for one, answer in zip(asked, answers, strict=True)]
+
+    def _shown(self, items: Sequence[Item]) -> tuple[_Values, ...]:
+        """What the templates can show of a profile: nothing of it in the blind form."""
+        if self.spec.form == "blind":
+            return ()
+        values = ([item.get(name) for name in ITEM_FIELDS] for item in items)
+        return tuple(tuple(None if value is None else str(value) for value in of_item) for of_item in values)
+
+    def _prompt(self, query: str, items: tuple[_Values, ...], broken: dict[str, str]) -> tuple[str, str]:
+        read = [
+            {name: None if value is None else broken[value] for name, value in zip(ITEM_FIELDS, item, strict=True)}
+            for item in items
+        ]
+        profile, question, _ = self.spec.texts(broken[query], read, "")
+        return profile, question
 
     def tokenize(self, texts: Iterable[str]) -> None:
-        """Tokenise many texts at once, and remember them: one by one takes several times as long."""
-        wanted = dict.fromkeys(texts)
-        if len(self._ids) > REMEMBERED:
-            self._ids.clear()
-        if new := [text for text in wanted if text not in self._ids]:
-            ids = self.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
-            self._ids.update(zip(new, ids, strict=True))
+        """Tokenise many texts at once, and remember them."""
+        self._harmless.ids(texts)
 
-    def encode(self, texts: tuple[str, str, str]) -> Encoded:
+    def encode(self, texts: Texts) -> Encoded:
         """Token ids of what `texts` gave.
 
         Raises:
             TooLong: if question and answer do not fit in `max_length`, or the profile does not and may not be cut.
         """
-        self.tokenize(texts)
-        profile, query, answer = (self._ids[text] for text in texts)
+        ids = self._harmless.ids(texts)
+        profile, query, answer = (ids[text] for text in texts)
         before, between, after = self._frame
         fixed = len(before) + len(query) + len(between) + len(answer) + len(after)
         room = self.spec.max_length - fixed

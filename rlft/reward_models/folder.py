@@ -5,6 +5,7 @@ model.safetensors        a sequence-classification model with one output, with i
                          or adapter_model.safetensors with adapter_config.json
 tokenizer.json, ...      its tokenizer
 held_out.jsonl           pairs of users that it was not trained on, where there are any
+made.json                rows and users that it was trained on, and by which options, where a recipe made it
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlft.reward_models.pair_file import KINDS
 from rlft.reward_models.spec import ScorerSpec
 
 SCORER, HELD_OUT = "scorer.json", "held_out.jsonl"
@@ -55,7 +57,8 @@ def read_scorer_folder(folder: str | Path, task: str | None = None) -> ScorerFol
     folder = Path(folder)
     if not (folder / SCORER).is_file():
         what = f"{folder} is no folder" if not folder.is_dir() else f"{folder} has no {SCORER}"
-        raise ScorerError(f"{what}. {_HOLDS}")
+        inside = [found.parent for found in sorted(folder.glob(f"*/{SCORER}"))]
+        raise ScorerError(f"{what}; is it {inside[0]}?" if inside else f"{what}. {_HOLDS}")
     try:
         said = json.loads((folder / SCORER).read_text(encoding="utf-8"))
         spec, tokenizer, trained = ScorerSpec(**said["spec"]), str(said["tokenizer"]), dict(said["trained"])
@@ -70,6 +73,12 @@ def read_scorer_folder(folder: str | Path, task: str | None = None) -> ScorerFol
             "give the folder of its scorer."
         )
     return ScorerFolder(folder, spec, tokenizer, trained, _adapter_base(folder))
+
+
+def trained_kinds(folder: str | Path) -> tuple[str, ...]:
+    """Kinds of rejected answers that a scorer was trained to tell; all of them where its folder does not say."""
+    counts = read_scorer_folder(folder).trained.get("negatives", {})
+    return tuple(kind for kind, count in counts.items() if count) or KINDS
 
 
 def write_scorer_json(folder: Path, spec: ScorerSpec, tokenizer: Any, trained: Mapping[str, Any]) -> None:

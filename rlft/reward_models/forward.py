@@ -33,7 +33,7 @@ class Forward:
         self.model, self.pad_id, self.types = model, pad_id, types
         self._config, self._shares = base.config, not encoder and cache_can_be_copied(base)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, batch: Sequence[Encoded]) -> Tensor:
         """Outputs (B,), fp32 on the CPU."""
         heads = list(dict.fromkeys(_head(one) for one in batch))

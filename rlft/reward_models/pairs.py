@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rlft.reward_models.pair_file import KINDS, Pair
-from rlft.reward_models.users import Item, Row, other_user
+from rlft.reward_models.users import Item, Row, other_user, user_of
 
 
 class Chooser(Protocol):
@@ -177,19 +177,20 @@ def _pair(asks: Sequence[Ask], said: Sequence[str], options: PairOptions, counts
     if not chosen:
         counts["empty_answer"] += 1
         return None
-    rejected, kinds = [], []
+    rejected, kinds, said_before = [], [], set()
     for kind, answer in zip(options.negatives, said[1:], strict=True):
-        if flaw := _flaw(answer, chosen, row.get("gold"), options):
+        if flaw := "identical" if (kind, answer) in said_before else _flaw(answer, chosen, row.get("gold"), options):
             counts[f"negative_{flaw}"] += 1
             continue
         rejected.append(answer)
+        said_before.add((kind, answer))
         kinds.append(kind)
     counts["negatives"] += len(rejected)
     if not rejected:
         counts["no_negative_left"] += 1
         return None
     profile = [dict(item) for item in asks[0].items]
-    return Pair(str(row["id"]), row.get("user_id"), row["query"], profile, chosen, rejected, kinds, row.get("gold"))
+    return Pair(str(row["id"]), user_of(row), row["query"], profile, chosen, rejected, kinds, row.get("gold"))
 
 
 def _flaw(answer: str, chosen: str, gold: str | None, options: PairOptions) -> str | None:

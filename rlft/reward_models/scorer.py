@@ -118,7 +118,7 @@ class Scorer:
             raise ScorerError(
                 f"{len(queries)} questions, {len(profiles)} profiles and {len(answers)} answers; one each is needed."
             )
-        texts = [self.text.texts(*one) for one in zip(queries, profiles, answers, strict=True)]
+        texts = self.text.all_texts(queries, profiles, answers)
         keys = [_key(one) for one in texts]
         unread = {key: one for key, one in zip(keys, texts, strict=True) if key not in self._known}
         self.text.tokenize(text for of_key in unread.values() for text in of_key)

@@ -12,8 +12,10 @@ from rlft.reward_models.users import Item
 
 FORMS = ("blind", "aware")
 OVER_LENGTH = ("cut", "error")
+ITEM_FIELDS = ("text", "target", "date")
+"""What a template can show of an item."""
 _FIELDS = {
-    "item": {"text", "target", "date"},
+    "item": {*ITEM_FIELDS},
     "profile": {"items"},
     "query": {"query"},
     "answer": {"answer"},
@@ -73,7 +75,7 @@ class ScorerSpec:
         return self.form == "aware" and bool(items)
 
     def _item(self, item: Item) -> str:
-        values = {name: item.get(name) for name in _FIELDS["item"]}
+        values = {name: item.get(name) for name in ITEM_FIELDS}
         return self.item.format(**{name: "" if value is None else value for name, value in values.items()}).strip()
 
 

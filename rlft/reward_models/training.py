@@ -29,7 +29,8 @@ LOSSES = ("bt", "infonce")
 
 
 def scorer_config(output_dir: str | Path, **settings: Any) -> RewardConfig:
-    """TRL's configuration with PrLM's settings: AdamW at 5e-5, 64 pairs a step, 3 epochs, linear decay, no warm-up.
+    """TRL's configuration with PrLM's settings: AdamW at 5e-5, 64 pairs a step, 3 epochs, linear decay, no
+    warm-up, dropout as the backbone has it.
 
     Args:
         output_dir: of the trainer; the scorer's folder is `save_scorer`'s.
@@ -40,6 +41,7 @@ def scorer_config(output_dir: str | Path, **settings: Any) -> RewardConfig:
         "per_device_train_batch_size": 64,
         "num_train_epochs": 3,
         "seed": 42,
+        "disable_dropout": False,
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "gradient_checkpointing": False,
         "remove_unused_columns": False,

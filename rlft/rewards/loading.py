@@ -28,7 +28,7 @@ def load_rewards(specs: Sequence[str | Callable[..., Any]]) -> list[Callable[...
         specs: Ready-made names, `package.module:attr`, `path/to/file.py:attr`, each with settings in brackets
             where wanted (`length(max_length=512, buffer=128)`), or functions. A spec may also name a factory, which
             takes settings alone, neither `completions` nor `**kwargs`, and returns the reward:
-            `rlft.rewards.personal:rouge(key="title")`.
+            `rlft.rewards.personal:rouge(key="title")`. A function with another argument to fill comes as it is.
 
     Returns:
         The functions, in order. They are plain TRL rewards, not yet `checked`.
@@ -79,8 +79,11 @@ def _load(spec: str | Callable[..., Any]) -> Callable[..., Any]:
         return found
     bound = found if isinstance(found, functools.partial) else functools.partial(found)
     takes = inspect.signature(bound.func)
-    if "completions" in takes.parameters or any(p.kind is p.VAR_KEYWORD for p in takes.parameters.values()):
+    parameters = takes.parameters.values()
+    if "completions" in takes.parameters or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return found
+    if any(p.default is p.empty and p.kind is not p.KEYWORD_ONLY and p.name not in bound.keywords for p in parameters):
+        return found  # it wants an argument first, as a function that wraps rewards does
     factory = f"reward {spec!r} takes neither 'completions' nor **kwargs, so it is called as a factory of rewards"
     try:
         takes.bind(**bound.keywords)

@@ -23,13 +23,15 @@ from transformers import TrainerCallback
 
 from rlft import compat
 from rlft.em.options import option
+from rlft.evaluate.personal import thinking_words
+from rlft.reward_models.folder import trained_kinds
 from rlft.reward_models.plugin import scorer_reward
 from rlft.reward_models.scorer import Scorer
 from rlft.rewards.personal import extract_answer
 from rlft.trainers.prlm_drift import DriftCallback, FreshPairs
 from rlft.trainers.prlm_options import PrLMOptions
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards, reads_profile, weights_of
-from rlft.trainers.prlm_terms import advantage_terms, thinking_words, variance_shares
+from rlft.trainers.prlm_terms import advantage_terms, variance_shares
 from rlft.trainers.shear import SHEARConfig, SHEARTrainer
 
 SCORER_FOLDER = "scorer"
@@ -108,7 +110,7 @@ class PrLMTrainer(SHEARTrainer):
         if args.scorer is not None:
             self.add_callback(_KeptScorer(Path(args.scorer)))
         if args.drift_steps and scorer is not None and fresh is not None:
-            self.add_callback(DriftCallback(self, scorer, fresh))
+            self.add_callback(DriftCallback(self, scorer, fresh, trained_kinds(str(args.scorer))))
 
     def annotate(self, inputs: list[dict[str, Any]], rollouts: compat.Rollouts) -> compat.Rollouts:
         """Token credit, and metrics of one generation batch."""

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rlft import compat
 from rlft.reward_models.answers import Prompt, policy_answers
 from rlft.reward_models.audit import Drift, check_drift, swap_gap
-from rlft.reward_models.pair_file import Pair
+from rlft.reward_models.pair_file import KINDS, Pair
 from rlft.reward_models.pairs import Answers, Ask, BuiltPairs, Chooser, PairOptions, build_pairs
 from rlft.reward_models.scorer import Scorer
 from rlft.rewards import RewardError
@@ -119,6 +119,7 @@ class DriftCallback(TrainerCallback):
         trainer: a `PrLMTrainer`.
         scorer: the reward model.
         fresh: what the policy is asked.
+        kinds: of rejected answers that decide on the alarm; those that the reward model was trained to tell.
 
     Attributes:
         history: all checks so far.
@@ -128,10 +129,10 @@ class DriftCallback(TrainerCallback):
         rlft.rewards.RewardError: with `drift_stop`, if the alarm goes off before the first step.
     """
 
-    def __init__(self, trainer: Any, scorer: Scorer, fresh: FreshPairs):
+    def __init__(self, trainer: Any, scorer: Scorer, fresh: FreshPairs, kinds: Sequence[str] = KINDS):
         if trainer.is_fsdp_enabled:
             raise ValueError("a drift check samples the policy, which FSDP leaves in pieces; set --drift_steps 0.")
-        self.trainer, self.scorer, self.fresh = trainer, scorer, fresh
+        self.trainer, self.scorer, self.fresh, self.kinds = trainer, scorer, fresh, kinds
         self.history: list[DriftCheck] = []
 
     def on_train_begin(
@@ -172,7 +173,7 @@ class DriftCallback(TrainerCallback):
         counts = built.counts | {"too_long": len(built.pairs) - len(pairs), "pairs": len(pairs)}
         if not pairs:
             return DriftCheck(step, None, None, counts)
-        drift = check_drift(self.scorer, pairs, self.trainer.args.drift_threshold)
+        drift = check_drift(self.scorer, pairs, self.trainer.args.drift_threshold, self.kinds)
         try:
             gap = swap_gap(self.scorer, pairs, self.fresh.options.seed)["mean"]
         except ValueError as error:

@@ -35,7 +35,7 @@ class PrLMOptions(CreditOptions):
     rouge_weight: float = option(1.0, "Weight of the reward named rouge.")
     format_weight: float = option(0.1, "Weight of the reward named think_format.")
     personalization_weight: float = option(0.1, "Weight of the reward named personalization.")
-    drift_steps: int = option(0, "Steps between checks of the reward model on fresh pairs of the policy; 0: none.")
+    drift_steps: int = option(0, "Steps between checks of the reward model on fresh pairs; 0, or without one: none.")
     drift_threshold: float = option(0.6, "Pair accuracy below which a drift check raises the alarm; chance is 0.5.")
     drift_stop: bool = option(False, "End training when a drift check raises the alarm.")
 

@@ -1,4 +1,4 @@
-r"""What each reward term contributes to the advantages of a batch, and what the completions look like.
+r"""What each reward term contributes to the advantages of a batch.
 
 TRL's advantage is a sum over terms, A_i = sum_f a_{i,f}. With weights w_f, rewards r_{i,f} and group g of completion i,
 
@@ -75,12 +75,6 @@ def variance_shares(terms_NF: Tensor, names: Sequence[str]) -> dict[str, float]:
         return {}
     shares = (terms_NF.square().mean(0) / total).tolist()
     return dict(zip([*names, "covariance"], [*shares, 1.0 - sum(shares)], strict=True))
-
-
-def thinking_words(text: str, think_end: str) -> int:
-    """Words before the last tag that closes the thinking, all of them where there is none."""
-    thinking, closed, rest = text.rpartition(think_end)
-    return len((thinking if closed else rest).split())
 
 
 def _normalized(rewards_NF: Tensor, group_size: int) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,10 @@ def test_every_task_and_both_splits_are_read(task: int, time: bool, tmp_path: Pa
             assert row["user_id"] == source.get("user_id")
             assert row["input"].endswith(row["query"]) or task == 1
             assert (row["gold"] is None) == (split == "test")
-            assert {past["id"]: past["text"] for past in row["profile"]} == {
-                past["id"]: past[fields.text] for past in source["profile"]
-            }
+            assert sorted(str(past["text"]) for past in row["profile"]) == sorted(
+                past[fields.text] for past in source["profile"]
+            )
+            assert time or [past["id"] for past in row["profile"]] == [past["id"] for past in source["profile"]]
             for past in row["profile"]:
                 assert past.keys() == {"id", "text", "target", "date"}
                 assert (past["target"] is None) == (fields.target is None)
@@ -43,10 +45,12 @@ def test_every_task_and_both_splits_are_read(task: int, time: bool, tmp_path: Pa
             assert years == sorted(years, reverse=True)
 
 
-def test_numbers_as_ids_users_and_scores_are_texts(tmp_path: Path) -> None:
-    rows = [question(7, [{"id": 70, "text": "good", "score": 4}], user_id=9, input="Rate the review: fine")]
+@pytest.mark.parametrize(("score", "output"), [(4, 5), (4.0, 5.0), ("4", "5")])
+def test_numbers_as_ids_users_and_scores_are_texts(score: Any, output: Any, tmp_path: Path) -> None:
+    rows = [question(7, [{"id": 70, "text": "good", "score": score}], user_id=9, input="Rate the review: fine")]
     write(tmp_path, rows)
-    (tmp_path / "train_outputs.json").write_text('{"task": "LaMP_3", "golds": [{"id": 7, "output": 5}]}')
+    golds = [{"id": 7, "output": output}]
+    (tmp_path / "train_outputs.json").write_text(json.dumps({"task": "LaMP_3", "golds": golds}))
     (row,) = read_lamp(tmp_path, 3, "train").rows
     assert (row["id"], row["user_id"], row["gold"]) == ("7", "9", "5")
     assert row["profile"] == [{"id": "70", "text": "good", "target": "4", "date": None}]
@@ -120,15 +124,17 @@ def test_limit_takes_the_first_rows_and_counts_what_it_read(tmp_path: Path) -> N
     [
         (
             {"id": "q", "input": "x"},
-            "line 1: a question has 'id', 'input' .a text. and 'profile'.*here is 'id', 'input'",
+            "line 1, question 0: a question has 'id', 'input' .a text. and 'profile'.*here is 'id', 'input'",
         ),
         (question(input=None), "a question has 'id', 'input'"),
         (question(profile=["past"]), "item 0: an item of LaMP-4 .headline. has 'id', 'text', 'title'.*the str 'past'"),
         (question(profile=[{"id": "i", "abstract": "a", "title": "t"}]), "is the file of another task"),
         (question(profile=[{"text": "a", "title": "t"}]), "here is 'text', 'title'"),
         (question(profile=[item(text=[1])]), "item 0, 'text' holds a list, not a text"),
+        (question(profile=[item(text=0.5)]), "item 0, 'text' holds a float, not a text"),
+        (question(profile=[item(text=float("nan"))]), "item 0, 'text' holds a float, not a text"),
         (question(profile=[item(date="May 2016")]), "the date 'May 2016' is not of numbers joined by '-'"),
-        (question(profile=[item("a", date=2001), item("b")]), "1 of 2 items have a date; either all have one, or none"),
+        (question(profile=[item("a", date=2001), item("b")]), "1 of 2 items have a date; either all.*Fill them in"),
         (question(input="?"), "no row of LaMP-4 .headline. can be used .1 no 'article:' in the input"),
     ],
 )
@@ -156,11 +162,35 @@ def test_unusable_arguments_are_refused(args: Json, message: str, tmp_path: Path
 
 
 def test_email_ids_without_their_texts_say_where_the_texts_are(tmp_path: Path) -> None:
-    write(tmp_path, [question(input="001-000123-EM", profile=[{"id": "i", "text": "t", "title": "t"}])])
+    """As published: file names stand for the texts of inputs, items and outputs, and items have no title."""
+    email = question(input="001-000123-EM.txt", profile=[{"id": "i", "text": "001-000124-EM.txt"}])
+    write(tmp_path, [email], {"q": "001-000123-EM.txt"})
     path = tmp_path / "train_outputs.json"
     path.write_text(path.read_text().replace("LaMP_4", "LaMP_6"))
     with pytest.raises(DataError, match="email subject. can be used .1 no ':' in the input.*Avocado corpus"):
         read_lamp(tmp_path, 6, "train")
+
+
+def test_test_questions_of_emails_have_the_form_of_outputs(tmp_path: Path) -> None:
+    """LaMP's script, which puts the texts of emails in, writes them so."""
+    asked = [question("a", input="Subject for the email: first"), question("b", input="Subject for the email: next")]
+    path = tmp_path / "test_questions.json"
+    path.write_text(json.dumps({"task": "LaMP_6", "golds": asked}))
+    rows, rejected, _ = read_lamp(tmp_path, 6, "test")
+    assert [(row["id"], row["query"], row["gold"]) for row in rows] == [("a", "first", None), ("b", "next", None)]
+    assert rejected == {}
+    path.write_text(json.dumps({"task": "LaMP_6", "golds": [*asked, "c"]}))
+    with pytest.raises(DataError, match="question 0: a question has .* here is 'task', 'golds'"):
+        read_lamp(tmp_path, 6, "test")
+    path.write_text(json.dumps({"task": "LaMP_6", "golds": [*asked, {"id": "c", "output": "o"}]}))
+    with pytest.raises(DataError, match="question 2: a question has .* here is 'id', 'output'"):
+        read_lamp(tmp_path, 6, "test")
+
+
+def test_a_question_is_named_by_its_number_where_the_file_is_one_line(tmp_path: Path) -> None:
+    folder = write(tmp_path, [question("a"), question("b"), question("c", [item(date="spring")])])
+    with pytest.raises(DataError, match="train_questions.json, line 1, question 2: the date 'spring'"):
+        read_lamp(folder, 4, "train")
 
 
 def test_reading_imports_no_torch() -> None:

@@ -47,10 +47,17 @@ def two_splits(folder: Path, dev_profile: list[Json]) -> tuple[LampRows, LampRow
     return read[0], read[1], histories
 
 
-def test_rows_of_a_user_share_one_history(tmp_path: Path) -> None:
-    train, dev, histories = two_splits(tmp_path, [item("b", date=2002), item("a", date=2001)])
+SAME = {"another order": ("b", "a"), "ids of the question": ("r1", "r0")}
+"""Ids of the items from 2002 and 2001: LaMP makes an item's id of the question's id and a number."""
+
+
+@pytest.mark.parametrize("ids", SAME.values(), ids=SAME)
+def test_rows_of_a_user_share_one_history(ids: tuple[str, str], tmp_path: Path) -> None:
+    past = [item("b", id=ids[0], date=2002), item("a", id=ids[1], date=2001)]
+    train, dev, histories = two_splits(tmp_path, past)
     assert histories.keys() == {"u", "v"}
     assert all(row["profile"] is histories["u"] for row in [*train.rows, dev.rows[0]])
+    assert [past["id"] for past in dev.rows[0]["profile"]] == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +65,16 @@ def test_rows_of_a_user_share_one_history(tmp_path: Path) -> None:
     [
         [item("a", date=2001)],
         [item("a", date=2001), item("b", date=2002), item("c", date=2003)],
+        [item("a", date=2001), item("b", date=2002), item("b", id="c", date=2002)],
         [item("a", date=2001), item("b", date=2003)],
         [item("a", date=2001), item("b", date=2002, text="other")],
     ],
-    ids=["fewer", "more", "another date", "another text"],
+    ids=["fewer", "more", "one twice", "another date", "another text"],
 )
 def test_a_user_with_two_histories_is_refused(dev_profile: list[Json], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dev_questions.json, line 1: user 'u' has . usable items here and another"):
+    with pytest.raises(
+        DataError, match="dev_questions.json, line 1, question 0: user 'u' has . usable items here and another"
+    ):
         two_splits(tmp_path, dev_profile)
 
 

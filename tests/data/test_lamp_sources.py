@@ -6,7 +6,7 @@ import pytest
 
 from rlft.data.lamp import read_lamp
 from rlft.data.prompts import DataError
-from tests.data.lamp_samples import question, write
+from tests.data.lamp_samples import item, question, write
 
 
 def test_folder_of_splits_and_file_given_directly_are_the_same(tmp_path: Path) -> None:
@@ -30,6 +30,13 @@ def test_folder_of_splits_and_file_given_directly_are_the_same(tmp_path: Path) -
 def test_outputs_are_joined_by_id_not_by_place(tmp_path: Path) -> None:
     folder = write(tmp_path, [question("a"), question("b")], {"b": "B", "a": "A"})
     assert {row["id"]: row["gold"] for row in read_lamp(folder, 4, "train").rows} == {"a": "A", "b": "B"}
+
+
+def test_apostrophes_and_braces_of_texts_stay(tmp_path: Path) -> None:
+    text = "it's {a} \"b\" '}', so {'title': 'x'}"
+    asked = question("a", [item(text=text, title=text)], input=f"Headline for the article: {text}")
+    (row,) = read_lamp(write(tmp_path, [asked], {"a": text}), 4, "train").rows
+    assert [row["query"], row["gold"], row["profile"][0]["text"], row["profile"][0]["target"]] == [text] * 4
 
 
 def test_test_goes_without_outputs_and_uses_them_where_they_are(tmp_path: Path) -> None:

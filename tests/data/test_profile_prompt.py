@@ -195,3 +195,36 @@ def test_templates_are_cut_in_the_texts_alone() -> None:
 def test_templates_that_cannot_be_filled_are_refused(templates: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PromptTemplates(**templates)
+
+
+def switching() -> PreTrainedTokenizerFast:
+    """A tokenizer whose template ends an empty thought where thinking is switched off, as Qwen3's does."""
+    tokenizer = char_tokenizer()
+    no_thought = "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n{% endif", f"assistant\n{no_thought}{{% endif")
+    return tokenizer
+
+
+NO_THOUGHT = len(["<think>", "\n", "\n", "</think>", "\n", "\n"])
+
+
+def test_what_a_template_setting_adds_counts() -> None:
+    tokenizer, items, off = switching(), some_items(50), {"enable_thinking": False}
+    whole = ProfilePrompt(LAMP_TASKS[4], tokenizer).messages(a_row(), items)
+    ids = tokenizer.apply_chat_template(whole, add_generation_prompt=True, return_dict=False, **off)
+    room = length(whole, tokenizer)
+    assert len(ids) == room + NO_THOUGHT
+    fits = ProfilePrompt(LAMP_TASKS[4], tokenizer, max_tokens=len(ids), over_budget="error", template_kwargs=off)
+    assert fits.messages(a_row(), items) == whole
+    assert ProfilePrompt(LAMP_TASKS[4], tokenizer, max_tokens=room, over_budget="error").messages(a_row(), items)
+    refused = ProfilePrompt(LAMP_TASKS[4], tokenizer, max_tokens=room, over_budget="error", template_kwargs=off)
+    with pytest.raises(ValueError, match=f"has {len(ids)} tokens, max_tokens is {room}"):
+        refused.messages(a_row(), items)
+    cut = ProfilePrompt(LAMP_TASKS[4], tokenizer, max_tokens=room, template_kwargs=off).messages(a_row(), items)
+    assert shown_texts(cut) == ["a" * (50 - NO_THOUGHT)]
+
+
+@pytest.mark.parametrize("settings", [{"enable_thinkin": False}, {"truncation": True}, {"thinking": 1, "tools": []}])
+def test_settings_that_the_template_does_not_read_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"does not read {', '.join(settings)}; leave that out"):
+        ProfilePrompt(LAMP_TASKS[4], switching(), template_kwargs={**settings, "enable_thinking": False})

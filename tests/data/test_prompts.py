@@ -1,11 +1,13 @@
 """Rows for training: renamed, held out without overlap, refused with the knob that mends it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from rlft.data.prompts import DataError, load_prompts
+from rlft.tiny.tasks import TASKS, AdditionTask, SearchTask, SelectTask, StyleTask
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -68,3 +70,16 @@ def test_unusable_data_is_refused(options: dict, message: str, tmp_path: Path) -
     options = {"name": write(tmp_path / "q.jsonl", QUESTIONS), "held_out": 3} | options
     with pytest.raises(DataError, match=message):
         load_prompts(options.pop("name"), **options)
+
+
+OTHERS = {SearchTask: "exsearch", SelectTask: "dro", StyleTask: "prlm"}
+"""The recipe of every kind of embedded task that has no prompts and answers."""
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if not isinstance(task, AdditionTask)])
+def test_an_embedded_task_of_another_recipe_is_refused_with_that_recipe(name: str) -> None:
+    recipe = f"recipes/{OTHERS[type(TASKS[name])]}.py"
+    assert (Path(__file__).parents[2] / recipe).is_file()
+    said = f"--dataset_name {name} is the task of {recipe}; here, embedded ones are tiny/addition, tiny/addition-1."
+    with pytest.raises(DataError, match=re.escape(said)):
+        load_prompts(name)

@@ -1,6 +1,6 @@
 """Weighted fine-tuning on CPU processes that share global batches of 8 rows, in two micro-batches each.
 
-Run by test_weighted_sft.py:  torchrun --nproc_per_node N sft_worker.py OUTPUT
+Run by test_weighted_sft.py: sft_worker.py OUTPUT, also under torchrun --nproc_per_node N.
 """
 
 import os

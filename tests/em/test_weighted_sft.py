@@ -1,9 +1,6 @@
 """The weighted M-step against plain TRL, a loss by hand, and the cuts of a batch that must not matter."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,10 @@ from torch import Tensor
 from trl import SFTTrainer
 
 from rlft.em.weighted_sft import WeightedSFTTrainer
+from tests import scripts
 from tests.em.sft_cases import hand_loss, make_rows, model, rows, settings, state_of, tokenizer
 
-ROOT = Path(__file__).parents[2]
+WORKER = Path(__file__).parent / "sft_worker.py"
 IN_ORDER = {"train_sampling_strategy": "sequential"}
 
 
@@ -102,10 +100,7 @@ def test_the_cut_into_micro_batches_does_not_matter(tmp_path: Path, lora: bool) 
 def test_the_number_of_processes_does_not_matter(tmp_path: Path) -> None:
     """An epoch of 37 rows: the last global batch of 8 has 5, which two processes fill up with rows seen before."""
     alone = trained(tmp_path / "one", rows(count=37), max_steps=-1, num_train_epochs=1)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "tests/em/sft_worker.py"), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    finished = scripts.run(WORKER, str(tmp_path), processes=2)
     assert finished.returncode == 0, finished.stderr[-3000:]
     together = torch.load(tmp_path / "result.pt")
     assert largest_gap(state_of(alone), together["state"]) < 1e-6

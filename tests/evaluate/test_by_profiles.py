@@ -68,16 +68,20 @@ def test_metrics_by_setting_before_and_after(held_out: ByProfiles, tmp_path: Pat
     assert [row.keys() >= {"held_out/before_rouge1"} for row in held_out.trainer.logged] == [True, False]
     kept = read_jsonl(tmp_path / "record/held_out_after.jsonl")
     assert [(row["id"], row["k"]) for row in kept] == [(row["id"], k) for k in (2, 1) for row in ROWS]
+    assert [row["prompt"] for row in kept] == [prompt for setting in SETTINGS for prompt in setting.prompts]
 
 
-def test_a_resumed_run_reads_what_was_before(held_out: ByProfiles) -> None:
+def test_a_resumed_run_reads_what_was_before(held_out: ByProfiles, tmp_path: Path) -> None:
     begin(held_out)
     before = held_out.results["before"][0]["rouge1"].value
     held_out.trainer.after = True
     begin(held_out, step=3)
     assert held_out.results["before"][0]["rouge1"].value == before
     held_out.settings = SETTINGS[:1]
-    with pytest.raises(ValueError, match="has 10 completions, not 1 settings of 5 rows"):
+    with pytest.raises(ValueError, match="other rows, retrievers or numbers of items"):
+        begin(held_out, step=3)
+    (tmp_path / "record/held_out_before.jsonl").unlink()
+    with pytest.raises(ValueError, match="held_out_before.jsonl is missing, and at step 3"):
         begin(held_out, step=3)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlft.data.lamp_tasks import LAMP_TASKS
-from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap, personal_metrics
+from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap, personal_metrics, thinking_words
 
 
 def said(task: int, *answers: str | None) -> list[str]:
@@ -89,6 +89,19 @@ def test_interval_of_a_mean_is_near_the_normal_one() -> None:
     assert bootstrap(mean_of(values_N), resamples=2000, level=0.5).high < found.high
 
 
+def test_rows_of_one_user_are_drawn_together() -> None:
+    """Rows that repeat one draw of each user say no more than one row of each."""
+    of_user = np.random.default_rng(3).normal(size=60)
+    users = [f"u{number % 60}" for number in range(600)]
+    often, once = mean_of(np.tile(of_user, 10)), mean_of(of_user)
+    together, single = bootstrap(often, users=users, resamples=2000), bootstrap(once, resamples=2000)
+    assert together[:] == pytest.approx(single[:], abs=0.03)
+    assert bootstrap(often).high - bootstrap(often).low < (single.high - single.low) / 2
+    assert bootstrap(once, users=users[:60], resamples=2000)[:] == pytest.approx(single[:], abs=1e-9)
+    with pytest.raises(ValueError, match="59 users for 60 rows"):
+        bootstrap(once, users=users[:59])
+
+
 def test_pairing_uses_that_the_rows_are_the_same() -> None:
     rng = np.random.default_rng(2)
     hard_N = rng.normal(size=300)
@@ -123,3 +136,10 @@ def test_bad_bootstraps_are_refused() -> None:
         bootstrap(one, resamples=0)
     with pytest.raises(ValueError, match="level=95"):
         bootstrap(one, level=95)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a b</think>c", 2), ("a </think> b c </think> d", 4), ("never closed", 2), ("</think>x", 0)]
+)
+def test_words_of_the_thinking(text: str, words: int) -> None:
+    assert thinking_words(text, "</think>") == words

@@ -1,10 +1,7 @@
 """The recipe of lists as a user runs it: the smoke end to end, questions of one's own, and bad input refused early."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +15,17 @@ from rlft.prepare_em import QuestionSplits
 from rlft.prepare_lists import prepare_lists, with_own_candidates
 from rlft.record.jsonl import read_jsonl
 from rlft.tiny.tasks import TASKS
+from tests import scripts
 
-ROOT = Path(__file__).parents[2]
-RECIPE = str(ROOT / "recipes/dro.py")
+RECIPE = str(scripts.ROOT / "recipes/dro.py")
 SMALL = "tiny/select-small"
-
-
-def dro(*flags: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, RECIPE, *flags]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run that keeps its last round."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = dro("--smoke", "--output_dir", str(folder))
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -75,7 +66,9 @@ def test_smoke_says_what_happened(smoke: tuple[Path, str]) -> None:
         assert str(folder / role) in text
 
 
-def test_the_printed_lines_load_the_adapters_without_rlft_and_the_pair_with_it(smoke: tuple[Path, str]) -> None:
+def test_the_printed_lines_load_the_adapters_without_rlft_and_the_pair_with_it(
+    smoke: tuple[Path, str], tmp_path: Path
+) -> None:
     lines = smoke[1].partition("Load it:\n")[2].partition("\n\n")[0]
     assert lines == load_lines(smoke[0], adapters=True)
     pair, _, alone = lines.partition("# Or each by itself, without rlft:\n")
@@ -90,9 +83,8 @@ del sys.modules["rlft"]
 {pair}
 print(pair.select("?", {passages}), repr(pair.answer("?", {passages})))
 """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    (tmp_path / "load.py").write_text(code)
+    finished = scripts.run(tmp_path / "load.py")
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert len(json.loads(finished.stdout.strip().splitlines()[-1].partition("]")[0] + "]")) == 2
 

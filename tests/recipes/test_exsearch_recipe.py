@@ -1,10 +1,8 @@
 """The search recipe as a user runs it: the smoke end to end, a corpus of one's own, and bad input refused early."""
 
+import functools
 import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,18 @@ from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.tiny.searcher import demonstrations
 from rlft.tiny.tasks import TASKS
+from tests import scripts
 
-ROOT = Path(__file__).parents[2]
-RECIPE = str(ROOT / "recipes/exsearch.py")
+RECIPE = str(scripts.ROOT / "recipes/exsearch.py")
 TASK: Any = TASKS["tiny/search-small"]
-
-
-def exsearch(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, RECIPE, *flags]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+exsearch = functools.partial(scripts.run, RECIPE)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = exsearch("--smoke", "--output_dir", str(folder))
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -54,12 +47,13 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
         assert f"held-out {line}" in text
 
 
-def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
     lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
     code = (
         f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke[0], timeout=120)
+    (tmp_path / "load.py").write_text(code)
+    finished = scripts.run(tmp_path / "load.py", cwd=smoke[0])
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert int(finished.stdout.split()[-1]) > 0
 

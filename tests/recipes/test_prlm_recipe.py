@@ -1,33 +1,26 @@
-"""The recipe of personal answers as a user runs it: the smoke end to end, LaMP's files, and bad input refused early."""
+"""The recipe of personal answers as a user runs it: the smoke end to end, LaMP's files, several processes."""
 
+import functools
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
-from rlft.configure import ConfigurationError
 from rlft.record.jsonl import read_jsonl
 from rlft.reward_models import read_pairs
 from rlft.reward_models.users import user_of
 from rlft.tiny.lamp_files import write_lamp_files
-from rlft.tiny.tasks import StyleTask
-from tests.trainers.prlm_runs import write_scorer
+from rlft.tiny.tasks import TASKS, StyleTask
+from tests import scripts
+from tests.recipes.test_prlm_inputs import RECIPE, ROOT, in_process
 
-ROOT = Path(__file__).parents[2]
-RECIPE = str(ROOT / "recipes/prlm.py")
-
-
-def prlm(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, RECIPE, *flags]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+prlm = functools.partial(scripts.run, RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +28,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
-    finished = prlm("--smoke", "--output_dir", str(folder), *flags)
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -95,12 +88,13 @@ def test_no_user_of_the_audit_was_trained_on(smoke: tuple[Path, str]) -> None:
     assert sum(pair.user_id in unseen for pair in everyone) == len(held_out)
 
 
-def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
     lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
     code = (
         f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke[0], timeout=120)
+    (tmp_path / "load.py").write_text(code)
+    finished = scripts.run(tmp_path / "load.py", cwd=smoke[0])
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert int(finished.stdout.split()[-1]) > 0
 
@@ -145,6 +139,7 @@ def test_lamp_s_files_without_a_reward_model(tmp_path: Path) -> None:
     golds = json.loads((folder / "train_outputs.json").read_text())
     questions[0]["input"] = "no marker"
     golds["golds"].pop(1)
+    questions[2] |= {"profile": [], "user_id": "somebody new"}
     (folder / "train_questions.json").write_text(json.dumps(questions))
     (folder / "train_outputs.json").write_text(json.dumps(golds))
     (tmp_path / "mine.py").write_text(MINE)
@@ -165,11 +160,12 @@ def test_lamp_s_files_without_a_reward_model(tmp_path: Path) -> None:
     }
     finished = prlm("--smoke", *(word for pair in flags.items() for word in pair), "--output_dir", str(out))
     assert finished.returncode == 0, finished.stderr[-3000:]
-    shown = dict(line.rsplit("  ", 1) for line in finished.stdout.splitlines() if line[-1:].isdigit())
+    shown = dict(line.rsplit("  ", 1) for line in finished.stdout.splitlines() if "  " in line)
     counts = {label.strip(): value.strip() for label, value in shown.items()}
     assert counts["rows to train on"] == "38"
     assert counts["left out, train: no 'article:' in the input"] == "1"
     assert counts["left out, train: no output of its id"] == "1"
+    assert counts["rows to train on, empty profile"] == counts["rows to train on, fewer than k"] == "1"
     table = json.loads((out / "evaluation.json").read_text())
     settings = [("bm25", 3), ("bm25", 1), ("recency", 3), ("recency", 1)]
     assert [(row["retriever"], row["k"]) for row in table] == settings
@@ -188,122 +184,30 @@ def test_help_imports_no_torch() -> None:
     assert imported & {"torch", "transformers", "trl", "peft", "accelerate", "datasets"} == set()
 
 
-LAMP = ["--dataset_name", "{tmp}/LaMP_4_time", "--task", "4", "--dataset_test_split", "dev"]
-FEW = ["--train_rows", "16", "--pair_rows", "8", "--eval_rows", "4"]
-PAPER = ["--config", "{tmp}/paper.yaml"]
-BAD_INPUT = {
-    "profiles without dates under recency": (
-        ["--dataset_name", "{tmp}/LaMP_4", "--task", "4", "--dataset_test_split", "dev", *FEW],
-        "recency needs numbers",
-    ),
-    "files of another task": ([*LAMP, "--task", "5"], "not of task 5"),
-    "no task": (["--dataset_name", "{tmp}/LaMP_4_time"], "say which task it holds with --task"),
-    "questions without the marker": (["--dataset_name", "{tmp}/bare", "--task", "4"], "no 'article:' in the input"),
-    "folder that is not there": (["--dataset_name", "{tmp}/none", "--task", "4"], "no such folder"),
-    "hidden golds": ([*LAMP[:4], "--dataset_test_split", "test", *FEW], "the golds of 'test' are not public"),
-    "one split for both": ([*LAMP[:4], "--dataset_test_split", "train"], "hold another one out"),
-    "more rows than there are": ([*LAMP, "--train_rows", "30", "--pair_rows", "30"], "has 40 usable rows"),
-    "pairs take all rows": ([*LAMP, "--train_rows", "0", "--pair_rows", "40"], "has 40 usable rows"),
-    "history longer than the budget": (["--prompt_tokens", "20", "--over_budget", "error"], "max_tokens is 20"),
-    "budget that leaves nothing": (["--prompt_tokens", "9"], "what is never cut"),
-    "over_budget that does not exist": (["--over_budget", "drop"], "must be 'cut' or 'error'"),
-    "retriever that does not resolve": (["--retriever", "bm52"], "Did you mean 'bm25'?"),
-    "evaluation retriever that does not resolve": (["--eval_retrievers", "recensy"], "recency"),
-    "items below zero": (["--eval_profiles", "-1"], "none below 0"),
-    "no items to build pairs with": (["--profiles", "0"], "--profiles 0 shows no past items"),
-    "retriever that shows none": (["--retriever", "none"], "with --profiles 3 shows no past items"),
-    "reward model of another task": (["--scorer", "{tmp}/toy"], "is a scorer for the task 'toy'"),
-    "reward model with another tokenizer": (["--scorer", "{tmp}/other"], "trained with another tokenizer"),
-    "reward model that is not there": (["--scorer", "{tmp}/none"], "is no folder"),
-    "form that does not exist": (["--scorer_form", "deaf"], "form='deaf'"),
-    "negatives that do not exist": (["--negatives", "none", "swop"], "negatives=('none', 'swop')"),
-    "loss that does not exist": (["--scorer_loss", "dpo"], "--scorer_loss dpo"),
-    "temperature without infonce": (["--scorer_temperature", "0.1"], "bt has no temperature"),
-    "batch that does not divide": (["--scorer_batch_size", "65"], "must be a multiple of --scorer_device_batch_size"),
-    "checks without a reward model": (["--personalization_weight", "0"], "leave the checks out"),
-    "one user": (["--pair_rows", "1"], "three or more are needed"),
-    "negative count": (["--eval_rows", "-1"], "none below 0"),
-    "reward that needs a column": (["--reward_funcs", "{tmp}/mine.py:needs_hint"], "hint"),
-    "reward that does not resolve": (["--reward_funcs", "exact_macth"], "exact_match"),
-    "format reward without a tag": ([*PAPER, *LAMP, *FEW], "--format_weight 0"),
-    "template settings for training alone": (["--chat_template_kwargs", '{"a": 1}'], "--chat_template_kwargs"),
-    "model that reads no past items": (["--model_name_or_path", "tiny/addition"], "never read past items"),
-    "rows without past items": (["--dataset_name", "tiny/addition"], "has no users with past items"),
-    "batch that is no multiple of the group": (["--per_device_train_batch_size", "12"], "divisible by"),
-    "adapter target that matches nothing": (["--lora_target_modules", "query"], "'query' matches no module"),
-    "credit that does not resolve": (["--credit", "sheer"], "shear"),
-    "unknown key": (["--config", "{tmp}/bad.yaml"], "did you mean 'scorer_form'"),
-    "resuming where nothing was saved": (["--resume_from_checkpoint", "true"], "no folder"),
-}
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data, settings and reward models."""
-    folder = tmp_path_factory.mktemp("inputs")
-    world = StyleTask().world()
-    for time in (True, False):
-        write_lamp_files(folder, 4, world, {"train": 40, "dev": 8, "test": 8}, time=time)
-    shutil.copytree(folder / "LaMP_4_time", folder / "bare")
-    questions = json.loads((folder / "bare/train_questions.json").read_text())
-    bare = json.dumps([question | {"input": "what ?"} for question in questions])
-    (folder / "bare/train_questions.json").write_text(bare)
-    (folder / "mine.py").write_text(
-        "def needs_hint(completions, hint, **kwargs):\n    return [0.0] * len(completions)\n"
-    )
-    (folder / "bad.yaml").write_text("scorer_from: blind\n")
-    tiny = yaml.safe_load((ROOT / "recipes/configs/prlm/tiny.yaml").read_text())
-    (folder / "paper.yaml").write_text(yaml.safe_dump(tiny | {"reward_funcs": None, "think_end": None}))
-    write_scorer(folder / "toy")
-    write_scorer(folder / "other")
-    said: dict[str, Any] = json.loads((folder / "other/scorer.json").read_text())
-    said["spec"]["task"], said["tokenizer"] = "tiny/style", "0" * 32
-    (folder / "other/scorer.json").write_text(json.dumps(said))
-    return folder
-
-
-def in_process(monkeypatch: pytest.MonkeyPatch, *flags: str) -> str:
-    """What a run says that ends before a model is loaded."""
-    monkeypatch.setattr("sys.argv", ["prlm.py", *flags])
-    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("model loaded"))
-    with pytest.raises(ConfigurationError) as refused:
-        runpy.run_path(RECIPE, run_name="__main__")
-    message = str(refused.value)
-    assert message.startswith("error: ")
-    return message
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_refused_before_a_model_is_loaded(
-    case: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags, message = BAD_INPUT[case]
-    out = tmp_path / "run"
-    said = in_process(monkeypatch, *(flag.replace("{tmp}", str(inputs)) for flag in flags), "--output_dir", str(out))
-    assert message in said
-    assert not out.exists()
+def test_a_reward_model_whose_scores_are_no_numbers_ends_the_run(smoke: tuple[Path, str], tmp_path: Path) -> None:
+    folder = shutil.copytree(smoke[0] / "scorer", tmp_path / "scorer")
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] *= float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    flags = ["--smoke", "--scorer", str(folder), "--output_dir", str(tmp_path / "run")]
+    finished = prlm(*flags)
+    assert finished.returncode == 1
+    assert "error: the scorer gave nan for" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run/adapter_model.safetensors").exists()
 
 
 def test_the_folder_of_a_run_is_not_overwritten(smoke: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "holds another run" in in_process(monkeypatch, "--smoke", "--output_dir", str(smoke[0]))
 
 
-def test_sharded_runs_want_a_reward_model_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert "give its folder with --scorer" in in_process(monkeypatch, "--output_dir", str(tmp_path / "run"))
-
-
 def test_two_processes_share_pairs_and_reward_model(smoke: tuple[Path, str], tmp_path: Path) -> None:
     """What the untrained policy answers, and what is learnt of it, is what one process alone makes of it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", RECIPE, "--smoke"]
-    flags = ["--max_steps", "2", "--per_device_train_batch_size", "12", "--scorer_device_batch_size", "32"]
-    finished = subprocess.run(
-        [*command, *flags, "--eval_rows", "7", "--output_dir", str(tmp_path / "run")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    task = "tiny/style-small"  # its model as a folder, which both find without an interpreter that would warm it up
+    flags = ["--smoke", "--model_name_or_path", str(TASKS[task].start(0)), "--dataset_name", task, "--eval_rows", "7"]
+    flags += ["--max_steps", "2", "--per_device_train_batch_size", "12", "--scorer_device_batch_size", "32"]
+    flags += ["--output_dir", str(tmp_path / "run")]
+    finished = prlm(*flags, processes=2)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout.count("Load it:") == 1
     assert (tmp_path / "run/pairs.jsonl").read_bytes() == (smoke[0] / "pairs.jsonl").read_bytes()

@@ -1,10 +1,8 @@
 """The main job as a user runs it: the smoke end to end, and bad input refused before a model is loaded."""
 
+import functools
 import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,17 @@ import yaml
 
 from rlft.configure import ConfigurationError
 from rlft.record.rollouts import read_rollouts
+from tests import scripts
 
-ROOT = Path(__file__).parents[2]
-
-
-def shear(*flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "recipes/shear.py"), *flags]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+RECIPE = str(scripts.ROOT / "recipes/shear.py")
+shear = functools.partial(scripts.run, RECIPE)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = shear("--smoke", "--output_dir", str(folder))
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -47,12 +41,13 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
         assert line in text
 
 
-def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
     lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
     code = (
         f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke[0], timeout=120)
+    (tmp_path / "load.py").write_text(code)
+    finished = scripts.run(tmp_path / "load.py", cwd=smoke[0])
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert int(finished.stdout.split()[-1]) > 0
 
@@ -117,7 +112,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr("sys.argv", ["shear.py", *argv, "--output_dir", str(out)])
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("model loaded"))
     with pytest.raises(ConfigurationError) as refused:
-        runpy.run_path(str(ROOT / "recipes/shear.py"), run_name="__main__")
+        runpy.run_path(RECIPE, run_name="__main__")
     assert str(refused.value).startswith("error: ")
     assert message in str(refused.value)
     assert not out.exists()
@@ -137,24 +132,9 @@ def test_learning_shows_in_forty_steps(tmp_path: Path) -> None:
 
 def test_two_processes_run_the_recipe(tmp_path: Path) -> None:
     """Both need the warmed-up model; one trains it, in no process group, and neither waits for the other for ever."""
-    environment = os.environ | {"RLFT_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    flags = [
-        "--smoke",
-        "--max_steps",
-        "2",
-        "--per_device_train_batch_size",
-        "12",
-        "--output_dir",
-        str(tmp_path / "run"),
-    ]
-    finished = subprocess.run(
-        [*command, str(ROOT / "recipes/shear.py"), *flags, "--eval_rows", "7"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    flags = ["--smoke", "--max_steps", "2", "--per_device_train_batch_size", "12", "--eval_rows", "7"]
+    own_cache = {"RLFT_CACHE": str(tmp_path / "cache")}
+    finished = shear(*flags, "--output_dir", str(tmp_path / "run"), processes=2, environment=own_cache)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert finished.stdout.count("Load it:") == 1
     rows = list(read_rollouts(tmp_path / "run/record"))

@@ -19,9 +19,9 @@ from rlft.tiny.biography_task import BiographyTask
 from rlft.tiny.tasks import TASKS, warm_start
 from rlft.trainers.stoc_arms import ARMS as KNOWN
 from rlft.trainers.stoc_arms import arms_of
+from tests import scripts
 
-ROOT = Path(__file__).parents[2]
-RECIPE = str(ROOT / "recipes/stoc.py")
+RECIPE = str(scripts.ROOT / "recipes/stoc.py")
 SMALL = "tiny/biographies-small"
 ARMS = ["none", "real", "released", "recommended"]
 
@@ -30,13 +30,7 @@ ARMS = ["none", "real", "released", "recommended"]
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = subprocess.run(
-        [sys.executable, RECIPE, "--smoke", "--arms", *ARMS, "--output_dir", str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--arms", *ARMS, "--output_dir", str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -70,7 +64,7 @@ def test_help_answers_without_torch() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(scripts.ROOT)},
         timeout=60,
     )
     assert done.returncode == 0, done.stderr

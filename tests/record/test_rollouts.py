@@ -4,8 +4,7 @@ import gzip
 import json
 import math
 import random
-import subprocess
-import sys
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlft.record import RolloutLog, RolloutRow, read_rollouts
+from tests import scripts
 
 ROW = RolloutRow(
     step=3,
@@ -102,12 +102,10 @@ def test_a_torn_rank_does_not_hide_the_others(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_rollouts import batch
+from tests.record.test_rollouts import batch
 from rlft.record import RolloutLog
-log = RolloutLog(sys.argv[2], rank=0)
-number = int(sys.argv[3])
+log = RolloutLog(sys.argv[1], rank=0)
+number = int(sys.argv[2])
 while True:
     log.append(batch(number))
     print(number, flush=True)
@@ -117,18 +115,23 @@ while True:
 
 def test_a_killed_writer_loses_no_batch_that_it_finished(tmp_path: Path) -> None:
     """SIGKILL at random moments, again and again on one file; read meanwhile, while it is being written."""
+    script, said, record = tmp_path / "writer.py", tmp_path / "said", tmp_path / "record"
+    script.write_text(WRITER)
+    record.mkdir()
     noise = random.Random(0)
     done = 0
     for _ in range(12):
-        command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(tmp_path), str(done)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.readline()  # it writes by now
-            time.sleep(noise.uniform(0, 0.03))
-            live = steps(tmp_path)
-            child.kill()
-            finished = [int(line) for line in child.stdout if line.endswith("\n")]
-        rows = list(read_rollouts(tmp_path))
+        said.unlink(missing_ok=True)
+        (writer,) = scripts.begin(script, str(record), str(done), out=said)
+        while not (said.exists() and said.stat().st_size) and writer.is_alive():
+            time.sleep(0.001)
+        time.sleep(noise.uniform(0, 0.03))
+        live = steps(record)
+        writer.kill()
+        writer.join()
+        assert writer.exitcode == -signal.SIGKILL
+        finished = [int(line) for line in said.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        rows = list(read_rollouts(record))
         count = len(rows) // BATCH_ROWS
         acknowledged = finished[-1] + 1 if finished else done + 1
         assert acknowledged <= count <= acknowledged + 1

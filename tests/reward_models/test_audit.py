@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from rlft.reward_models.audit import audit_command, audit_scorer, audit_text, check_drift, pair_accuracy, swap_gap
+from rlft.reward_models.audit import (
+    audit_command,
+    audit_scorer,
+    audit_text,
+    check_drift,
+    clustered_error,
+    pair_accuracy,
+    swap_gap,
+)
 from rlft.reward_models.folder import ScorerError, write_scorer_json
 from rlft.reward_models.measures import calibration, length_slope
 from rlft.reward_models.pair_file import write_pairs
@@ -60,6 +68,16 @@ def test_the_swap_gap_needs_a_second_user():
         swap_gap(Known(own), [pair for pair in PAIRS if pair.user_id == "m0"])
 
 
+def test_pairs_of_one_user_count_as_one_draw():
+    """Every pair five times under its user's name: the error stays, as closed form and by leaving nothing out."""
+    values = np.random.default_rng(0).normal(size=8)
+    users = [f"u{n}" for n in range(8)]
+    alone = values.std(ddof=1) / np.sqrt(8)
+    assert clustered_error(values, users) == pytest.approx(alone)
+    assert clustered_error(np.repeat(values, 5), np.repeat(users, 5)) == pytest.approx(alone)
+    assert clustered_error(values, ["u"] * 8) == 0.0
+
+
 def test_the_slope_is_that_of_the_line():
     words = np.array([[1.0, 5.0], [2.0, 9.0], [4.0, 4.0]])
     length = length_slope(2 - 0.5 * words[:, 0], 2 - 0.5 * words[:, 1], words)
@@ -96,6 +114,14 @@ def test_overconfidence_is_measured():
     assert table["ece"] == pytest.approx(0.5)
     level = calibration(np.zeros(3))
     assert (level["ece"], level["nll"]) == (0.0, pytest.approx(math.log(2)))
+
+
+def test_only_what_a_scorer_was_trained_to_tell_sets_off_the_alarm():
+    pooled, trained = (check_drift(Known(blind), PAIRS, 0.5, kinds) for kinds in (("none", "swap"), ("swap",)))
+    assert (pooled.deciding, trained.deciding) == (pooled.accuracy["all"], pooled.accuracy["swap"])
+    assert trained.alarm
+    assert pooled.accuracy == trained.accuracy
+    assert check_drift(Known(blind), PAIRS, 0.5, ("corrupt",)).deciding == pooled.accuracy["all"]
 
 
 def test_drift_goes_off_below_the_threshold():
@@ -135,7 +161,29 @@ def test_the_command_takes_the_pairs_that_were_set_aside(folder, tmp_path):
         audit_command(arguments(folder, task="LaMP_5"))
 
 
+@pytest.mark.parametrize("device", ["no such", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_before_a_model_is_loaded(device, folder, monkeypatch):
+    write_pairs(PAIRS, folder / "held_out.jsonl")
+    monkeypatch.setattr(Scorer, "load", None)
+    with pytest.raises(ScorerError, match=f"--device {device} cannot be used here"):
+        audit_command(arguments(folder, device=device))
+
+
 def test_the_text_holds_every_number():
     text = audit_text(audit_scorer(Known(own), PAIRS))
-    assert "accuracy swap       1.000   of 50" in text
+    assert "accuracy all        1.000   of 100 rejected answers, chance 0.500\n" in text
+    assert "accuracy swap       1.000   of 50\n" in text
     assert "swap gap            4.000" in text
+    assert "trained with" not in text
+
+
+def test_the_text_says_what_it_was_trained_with():
+    trained = {"loss": "bt", "pairs": 9, "negatives": {"swap": 7, "none": 9}}
+    text = audit_text(audit_scorer(Known(own), PAIRS) | {"trained": trained})
+    assert "\ntrained with bt on 9 pairs; rejected answers: 9 none, 7 swap\n" in text
+
+
+def test_the_text_says_where_there_is_no_gap():
+    unsure, sees_none = "do not show that the scorer reads the profile", "a blind scorer sees no profile"
+    texts = [audit_text(audit_scorer(Known(*known), PAIRS)) for known in ((own,), (blind,), (blind, "blind"))]
+    assert [(unsure in text, sees_none in text) for text in texts] == [(False, False), (True, False), (False, True)]

@@ -5,6 +5,7 @@ import pytest
 from rlft.reward_models.encode import ScorerText, TooLong, is_encoder
 from rlft.reward_models.folder import ScorerError
 from rlft.reward_models.spec import ScorerSpec
+from rlft.rollouts.neutral import Neutraliser
 from tests.reward_models.toy import BACKBONES, decoder, encoder, item, spec
 
 ITEMS = [item("m0 x", "y"), item("m0 z")]
@@ -85,12 +86,28 @@ def test_braces_and_apostrophes_pass_through():
 
 
 def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch):
-    monkeypatch.setattr("rlft.reward_models.encode.REMEMBERED", 2)
+    monkeypatch.setattr("rlft.reward_models.harmless.REMEMBERED", 2)
     _, tokenizer = decoder()
     text = ScorerText(tokenizer, spec(), encoder=False)
     for answer in ("m0", "m1", "m0 x", "m1", "m0"):
         words = tokenizer.decode(text.encode(text.texts("ask", ITEMS, answer)).ids)
         assert words == f"m0 x y m0 z ask {answer} <|end|>"
+
+
+@pytest.mark.parametrize("form", ["blind", "aware"])
+def test_many_texts_are_what_each_alone_gives(form):
+    _, tokenizer = decoder()
+    the_spec = spec(form, item="{text} | {target} {date}", answer="| {answer}")
+    items = [[], ITEMS, [item("m0 <|end|>", date="2019"), {"text": 7, "target": ""}], ITEMS, [{"text": "7", "date": 7}]]
+    asked = [
+        (query, shown, answer) for query in ("ask", "<|end|> a") for shown in items for answer in ("m0", "<|end|>")
+    ]
+    together = ScorerText(tokenizer, the_spec, encoder=False).all_texts(*zip(*asked, strict=True))
+    neutral = Neutraliser(tokenizer)
+    for found, (query, shown, answer) in zip(together, asked, strict=True):
+        clean = [{name: neutral(str(value)) for name, value in one.items() if value is not None} for one in shown]
+        assert found == the_spec.texts(neutral(query), clean, neutral(answer))
+        assert found == ScorerText(tokenizer, the_spec, encoder=False).texts(query, shown, answer)
 
 
 def test_an_answer_without_tokens_is_refused():

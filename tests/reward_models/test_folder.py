@@ -9,7 +9,8 @@ import pytest
 from tokenizers.normalizers import Lowercase
 from transformers import AutoTokenizer
 
-from rlft.reward_models.folder import ScorerError, fingerprint, read_scorer_folder, write_scorer_json
+from rlft.reward_models.folder import ScorerError, fingerprint, read_scorer_folder, trained_kinds, write_scorer_json
+from rlft.reward_models.pair_file import KINDS
 from rlft.reward_models.scorer import Scorer
 from rlft.tiny.word_tokenizer import word_tokenizer
 from rlft.tiny.words import CONTROLS
@@ -110,3 +111,13 @@ def test_pairs_folder_and_plug_in_need_no_torch():
         "'ScorerSpec', 'audit_scorer', 'split_by_user')]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_kinds_that_a_scorer_was_trained_to_tell(tmp_path):
+    model, tokenizer = decoder()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    write_scorer_json(tmp_path, spec("aware"), tokenizer, {"negatives": {"none": 3, "swap": 0}})
+    assert trained_kinds(tmp_path) == ("none",)
+    write_scorer_json(tmp_path, spec("aware"), tokenizer, {})
+    assert trained_kinds(tmp_path) == KINDS

@@ -116,6 +116,10 @@ def test_identical_answers_are_dropped_and_counted_and_the_other_negatives_stay(
     result = built(sample=sample, negatives=("none", "swap"))
     assert [pair.kinds for pair in result.pairs] == [["swap"]] * 3
     assert result.counts["negative_identical"] == 3
+    both = built(
+        k=2, sample=lambda asks: ["own" if ask.name == "own" else "bland" for ask in asks], negatives=("none", "swap")
+    )
+    assert [pair.rejected for pair in both.pairs] == [["bland", "bland"]] * 3, "another kind says another thing by it"
     assert built(sample=sample).counts["no_negative_left"] == 3
 
 
@@ -171,3 +175,21 @@ def test_repeated_ids_and_missing_answers_are_refused():
 def test_options_that_cannot_be_meant_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         PairOptions(**options)
+
+
+def test_an_answer_is_rejected_once():
+    """Greedy answers without a profile are the same every time."""
+    result = built(k=2, negatives=("none", "none"))
+    assert [pair.rejected for pair in result.pairs] == [[f"{one['id']}: nothing"] for one in ROWS]
+    assert result.counts["negative_identical"] == 3
+    both = built(
+        k=2, sample=lambda asks: ["own" if ask.name == "own" else "bland" for ask in asks], negatives=("none", "swap")
+    )
+    assert [pair.rejected for pair in both.pairs] == [["bland", "bland"]] * 3, "another kind says another thing by it"
+
+
+def test_users_without_ids_are_known_by_their_whole_profile():
+    rows = [{**one, "user_id": None, "profile": one["profile"][::-1]} for one in (*ROWS, row("r4", None, "b1", "c"))]
+    users = [pair.user_id for pair in built(rows, k=1).pairs]
+    assert users[0] == users[2]
+    assert len(set(users)) == 3

@@ -203,9 +203,13 @@ def test_an_async_hang_is_ended():
 
 def test_ctrl_c_stays_ctrl_c():
     main = threading.main_thread().ident
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores the signal
     threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        checked(hang_asleep, timeout=30)(completions=THREE)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            checked(hang_asleep, timeout=30)(completions=THREE)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_signal_outlives_a_call_that_ends_at_the_deadline():

@@ -163,12 +163,17 @@ def test_a_factory_given_as_a_function_is_taken_as_it_is():
         ),
         ("rlft.rewards.personal:rouge(key=None, stem=1)", r"unexpected keyword argument 'stem'"),
         ("{file}:number", r"and it gave a int, which is none"),
-        ("{file}:sample_wise", r"missing a required argument: 'completion'.*is a reward itself, add \*\*kwargs"),
     ],
 )
 def test_factories_that_give_no_reward(spec, message, plugins):
     with pytest.raises(PluginError, match=message):
         load_rewards([spec.format(file=plugins)])
+
+
+def test_a_function_with_an_argument_to_fill_comes_as_it_is(plugins):
+    (found,) = load_rewards([f"{plugins}:sample_wise"])
+    with pytest.raises(RewardError, match="sample_wise.* requires 'completion'"):
+        check_columns([found], ["prompt", "answer"])
 
 
 def test_what_a_factory_refuses_is_its_own_error(plugins):

@@ -29,6 +29,9 @@ TEMPLATES = {
     "passage_format": "[{n}] {text}",
 }
 
+STEPWISE: dict[str, Any] = {"eval_sampled": False, "save_strategy": "steps", "save_steps": 2}
+"""Settings of runs that keep checkpoints of the M-step."""
+
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Questions with six candidates each, one of which answers."""

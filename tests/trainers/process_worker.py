@@ -1,6 +1,6 @@
 """One training step on any number of CPU processes, with the same 12 rollouts whatever their number.
 
-Run by test_processes.py:  torchrun --nproc_per_node N process_worker.py MODEL OUTPUT ROWS_PER_PROCESS
+Run by test_processes.py: process_worker.py MODEL OUTPUT ROWS_PER_PROCESS, also under torchrun --nproc_per_node N.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """Short EXSEARCH runs on the small embedded world."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from rlft.tiny.tasks import TASKS
 
 NAME = "tiny/search-small"
 TASK: Any = TASKS[NAME]
+
+
+@functools.cache
+def model() -> str:
+    """Folder of the warmed-up small model."""
+    return str(TASK.start(0))
 
 
 def config(folder: Path, **changes: Any) -> ExSearchConfig:
@@ -57,7 +64,7 @@ def trainer(
         "peft_config": LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear"),
     }
     return ExSearchTrainer(
-        model=str(TASK.start(0)),
+        model=model(),
         args=config(folder, **changes),
         train_dataset=Dataset.from_list(rows or TASK.rows(24, 1, "train")),
         eval_dataset=Dataset.from_list(dev_rows or TASK.rows(6, 1, "dev")),

@@ -1,19 +1,14 @@
 """DRO runs that are killed in every stage, damaged, or done by two processes end like one that nobody disturbed."""
 
 import json
-import multiprocessing
-import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -26,11 +21,12 @@ from rlft.trainers import em_learning
 from rlft.trainers.dro_learning import PairLearning
 from rlft.trainers.dro_steps import DROSteps
 from rlft.trainers.em_learning import Learning
-from tests.trainers.dro_runs import Finder, asked, bare, finished_run, left, outcome, questions, rows, trainer
+from tests import scripts
+from tests.trainers.dro_runs import STEPWISE, Finder, asked, bare, finished_run, left, outcome, questions, rows, trainer
 from tests.trainers.processes import assert_same_end
 
 ADAPTER = "adapter_model.safetensors"
-SETTINGS: dict[str, Any] = {"eval_sampled": False, "save_strategy": "steps", "save_steps": 2}
+WORKER = Path(__file__).parent / "dro_worker.py"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +114,7 @@ def test_a_run_killed_in_every_stage_ends_like_one_that_was_not(
     dev, found = rows(4, 2), Finder(asked() + rows(4, 2))
 
     def resumed(callbacks: list[Any]) -> Any:
-        changes: dict[str, Any] = {"retriever": found, "callbacks": callbacks, **SETTINGS}
+        changes: dict[str, Any] = {"retriever": found, "callbacks": callbacks, **STEPWISE}
         return trainer(tmp_path, base, train=bare(asked()), dev=bare(dev), **changes)
 
     kept: dict[Path, int] = {}
@@ -207,39 +203,10 @@ def test_a_stage_in_a_sub_folder_is_done_again_and_earlier_ones_are_kept(tmp_pat
     assert [(tmp_path / f"round-1/{name}/x.bin").read_text() for name in counts] == [*counts]
 
 
-PROCESSES = multiprocessing.get_context("forkserver")
-"""Of a process that has imported everything once, and has used nothing of it."""
-PROCESSES.set_forkserver_preload([__name__])
-
-
-def work(folder: Path, base: Path, rank: int, world: int, port: int) -> None:
-    """The run in one of `world` processes, with 8 rows in an optimiser step."""
-    torch.set_num_threads(1)
-    if world > 1:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-        os.environ.update({"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in place.items()})
-    found = Finder(asked() + rows(4, 2))
-    changes: dict[str, Any] = SETTINGS | {"per_device_train_batch_size": 8 // world, "retriever": found}
-    trainer(folder, base, train=bare(asked()), dev=bare(rows(4, 2)), **changes).train()
-    (folder / f"asked-{rank}.json").write_text(json.dumps(found.asked))
-
-
-def started(folder: Path, base: Path, world: int) -> list[BaseProcess]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    begun: list[BaseProcess] = [
-        PROCESSES.Process(target=work, args=(folder, base, rank, world, port)) for rank in range(world)
-    ]
-    for process in begun:
-        process.start()
-    return begun
-
-
 def test_a_process_killed_while_it_learns_ends_like_one_that_was_not(run: Path, base: Path, tmp_path: Path) -> None:
     """SIGKILL while a checkpoint is written, and another whose state is cut."""
     awaited = tmp_path / "round-1/selector-training/checkpoint-2"
-    (process,) = started(tmp_path, base, 1)
+    (process,) = scripts.begin(WORKER, str(tmp_path), str(base))
     while not awaited.exists() and process.is_alive():
         time.sleep(0.002)
     process.kill()
@@ -249,20 +216,14 @@ def test_a_process_killed_while_it_learns_ends_like_one_that_was_not(run: Path, 
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"epoch": 1.')
     found = Finder([])
-    trainer(tmp_path, base, train=bare(asked()), dev=bare(rows(4, 2)), retriever=found, **SETTINGS).train()
+    trainer(tmp_path, base, train=bare(asked()), dev=bare(rows(4, 2)), retriever=found, **STEPWISE).train()
     assert left(tmp_path, 1) == left(run, 1)
     assert not found.asked
 
 
 def test_two_processes_do_what_one_does(run: Path, base: Path, tmp_path: Path) -> None:
-    processes = started(tmp_path, base, 2)
-    deadline = time.monotonic() + 300
-    while any(process.is_alive() for process in processes):
-        if any(process.exitcode for process in processes) or time.monotonic() > deadline:
-            for process in processes:  # one that is left alone would wait for ever
-                process.kill()
-        time.sleep(0.01)
-    assert [process.exitcode for process in processes] == [0, 0]
+    finished = scripts.run(WORKER, str(tmp_path), str(base), processes=2)
+    assert finished.returncode == 0, finished.stderr[-3000:]
     asked_by = [json.loads((tmp_path / f"asked-{rank}.json").read_text()) for rank in range(2)]
     assert all(asked_by)
     assert sorted(sum(sum(asked_by, []), [])) == sorted(row["question"] for row in [*asked(), *rows(4, 2)])

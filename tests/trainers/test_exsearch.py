@@ -131,29 +131,30 @@ def killed_at(owner: type, name: str, call: int) -> Callable[..., Any]:
     return method
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "call"),
-    [
-        (RoundModels, "at", 3),  # sampling, before the first shard
-        (SearchSteps, "_scores", 2),
-        (SearchSteps, "weigh", 1),
-        (SearchLearning, "weighted_rows", 1),
-        (SearchLearning, "_fit", 1),
-        (SearchSteps, "validate", 2),
-    ],
-)
-def test_a_killed_run_goes_on_to_the_same_end(
-    run: Path, owner: type, name: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "killed"
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, killed_at(owner, name, call))
-        with pytest.raises(Killed):
-            trainer(folder).train()
-    done = {path: path.stat().st_mtime_ns for path in folder.glob("round-1/trajectories-*")}
-    trainer(folder).train()
-    assert outcome(folder) == outcome(run)
-    assert {path: path.stat().st_mtime_ns for path in done} == done, "finished shards are not made again"
+KILLS: list[tuple[type, str, int, str | None]] = [
+    (RoundModels, "at", 3, None),  # sampling, before the first shard
+    (SearchSteps, "_scores", 2, "scores-00000.jsonl"),
+    (SearchSteps, "weigh", 1, "scores-00002.jsonl"),
+    (SearchLearning, "weighted_rows", 1, "weights.jsonl"),
+    (SearchLearning, "_fit", 1, "rows.arrow"),
+    (SearchSteps, "validate", 1, "learn.json"),
+]
+"""Where a run dies, one time after the other, and the last file of round 1 that it leaves, which is not made again."""
+
+
+def test_a_killed_run_goes_on_to_the_same_end(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, kept = tmp_path / "round-1", dict[Path, int]()
+    for owner, name, call, file in KILLS:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed_at(owner, name, call))
+            with pytest.raises(Killed):
+                trainer(tmp_path).train()
+        done = [*last.glob("trajectories-*"), *([last / file] if file else [])]
+        assert bool(done) == bool(file)
+        kept |= {path: path.stat().st_mtime_ns for path in done}
+    trainer(tmp_path).train()
+    assert outcome(tmp_path) == outcome(run)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was finished is not made again"
 
 
 def test_a_shard_of_other_questions_is_refused(run: Path, tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """EXSEARCH runs that are killed for real, and runs of two processes, end like one that ran alone in peace."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,51 +11,44 @@ from safetensors.torch import load_file
 
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
-from rlft.tiny.tasks import TASKS
 from rlft.trainers.em_learning import last_whole_checkpoint
+from tests import scripts
 from tests.trainers.processes import assert_same_end
+from tests.trainers.search_runs import NAME, model
 
-ROOT = Path(__file__).parents[2]
+RECIPE = scripts.ROOT / "recipes/exsearch.py"
 FLAGS = [
     *("--smoke", "--eval_rows", "0", "--dev_rows", "6", "--shard_questions", "4", "--sampler_batch_size", "32"),
-    *("--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", "2"),
+    *("--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", "2", "--dataset_name", NAME),
 ]
 
 
-def command(folder: Path, *, processes: int = 1) -> list[str]:
-    """The recipe with 16 rows in an optimiser step."""
-    python = [sys.executable]
-    if processes > 1:
-        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+def flags(folder: Path, *, processes: int = 1) -> list[str]:
+    """Those of a run with 16 rows in an optimiser step; the model as a folder, which two processes need not warm up."""
     batch = ["--per_device_train_batch_size", str(16 // processes)]
-    return [*python, str(ROOT / "recipes/exsearch.py"), *FLAGS, *batch, "--output_dir", str(folder)]
+    return [*FLAGS, *batch, "--model_name_or_path", model(), "--output_dir", str(folder)]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def finish(arguments: list[str]) -> None:
-    finished = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=300)
+def finish(arguments: list[str], *, processes: int = 1) -> None:
+    finished = scripts.run(RECIPE, *arguments, processes=processes)
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 
 def kill_at(awaited: Path, arguments: list[str]) -> None:
     """Kill the process as soon as it has made a file or a folder, in the middle of what it does next."""
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen(arguments, env=environment(), stdout=nowhere, stderr=nowhere)
-    while not awaited.exists() and process.poll() is None:
+    (process,) = scripts.begin(RECIPE, *arguments)
+    while not awaited.exists() and process.is_alive():
         time.sleep(0.002)
     process.kill()
-    assert process.wait() == -signal.SIGKILL, f"it ended by itself, and {awaited} was {awaited.exists()}"
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"it ended by itself, and {awaited} was {awaited.exists()}"
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of one process that nobody disturbed."""
-    TASKS["tiny/search-small"].start(0)
     folder = tmp_path_factory.mktemp("runs") / "alone"
-    finish(command(folder))
+    finish(flags(folder))
     return folder
 
 
@@ -72,8 +62,8 @@ def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
 def test_a_run_killed_in_every_stage_ends_like_one_that_was_not(alone: Path, tmp_path: Path) -> None:
     """SIGKILL while it samples, while it scores, and while it writes a checkpoint of the M-step."""
     folder = tmp_path / "killed"
-    resumed = [*command(folder), "--resume_from_checkpoint", "true"]
-    kill_at(folder / "round-1/trajectories-00001.jsonl.gz", command(folder))
+    resumed = [*flags(folder), "--resume_from_checkpoint", "true"]
+    kill_at(folder / "round-1/trajectories-00001.jsonl.gz", flags(folder))
     sampled = {path: path.stat().st_mtime_ns for path in folder.glob("round-1/trajectories-*")}
     assert len(sampled) >= 2
     kill_at(folder / "round-1/scores-00001.jsonl", resumed)
@@ -97,7 +87,7 @@ def trajectories(folder: Path) -> list[tuple[Any, ...]]:
 def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
     """Also at the M-step's last batch, which does not fill the shares of both."""
     folder = tmp_path / "two"
-    finish(command(folder, processes=2))
+    finish(flags(folder, processes=2), processes=2)
     assert trajectories(folder) == trajectories(alone)
     lines = (read_jsonl(path / "round-1/weights.jsonl") for path in (alone, folder))
     for one, two in zip(*lines, strict=True):

@@ -89,7 +89,7 @@ def test_the_alarm(stop: bool, logged: dict[str, list[float]], caplog: pytest.Lo
     control = steps(callback(OURS, drift_threshold=0.7, drift_stop=stop), 2)
     assert logged["drift/alarm"] == [1]
     assert control.should_training_stop is stop
-    assert "DRIFT ALARM: reward model at step 2: pair accuracy on 3 fresh pairs (all 0.667" in caplog.text
+    assert "DRIFT ALARM: reward model at step 2: pair accuracy 0.667 on 3 fresh pairs (all 0.667" in caplog.text
 
 
 def test_no_pairs_are_an_alarm_that_says_why(logged: dict[str, list[float]], caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlft.trainers.prlm_terms import advantage_terms, thinking_words, variance_shares
+from rlft.trainers.prlm_terms import advantage_terms, variance_shares
 
 NAN = math.nan
 NAMES = ["rouge", "think_format", "personalization"]
@@ -117,10 +117,3 @@ def test_normalising_first_gives_terms_the_shares_of_their_squared_weights() -> 
 @pytest.mark.parametrize(("how", "scale"), SCALINGS)
 def test_equal_rewards_have_nothing_to_share(how: str, scale: str) -> None:
     assert shares_of([[0.7] * 8, [1.0] * 8, [0.3] * 8], aggregation=how, scale=scale) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("a b</think>c", 2), ("a </think> b c </think> d", 4), ("never closed", 2), ("</think>x", 0)]
-)
-def test_words_of_the_thinking(text: str, words: int) -> None:
-    assert thinking_words(text, "</think>") == words

@@ -1,24 +1,20 @@
 """Groups that straddle processes give the weights of one process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests import scripts
+
+WORKER = Path(__file__).parent / "process_worker.py"
 
 
 def launch(processes: int, model: Path, output: Path) -> list[dict[str, Any]]:
     """What every rank saw when 12 rollouts (3 groups of 4) were spread over `processes`."""
     output.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += [str(ROOT / "tests/trainers/process_worker.py"), str(model), str(output), str(12 // processes)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-    finished = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    finished = scripts.run(WORKER, str(model), str(output), str(12 // processes), processes=processes)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return [torch.load(output / f"rank-{rank}.pt") for rank in range(processes)]
 
