@@ -24,7 +24,8 @@ What stands here is ours, from the stationary point of the loss, token by token:
       z^2 (diag q - q q^T) + k diag w. What decides is thus the weight on NEW objects, not the smallest weight. L2 has
       1 there and moves the limit for every k > 0.
   (c) EWC's weight on a new object is z^2 p*(1 - p*), about 0 as the old model expects anything but that object. (1)
-      holds up to a k of the order of 1 / p*(new): hence the huge lambdas met in practice. Beyond it the limit moves.
+      holds while k p*(new) is small, to about 0.001 here: hence the huge lambdas met in practice. Beyond it the limit
+      moves.
   (d) Where old and new contexts differ by a token, p = q can hold in both at once. Without a penalty the limits form a
       flat set; any replay, and any k > 0 with w = 0 on the new token, ends at full retention, EWC more slowly (at
       1 - alpha = 0.1 and k = 1/9 by a factor of 10 or so). There (1) is false, and (2) says nothing of recall.
