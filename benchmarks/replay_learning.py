@@ -1,6 +1,6 @@
 """Does replay keep the old? STOC, its seeds and its rivals on embedded biographies, paired by seed, each pre-trained.
 
-    ./launch.sh benchmarks/replay_learning.py                 5 seeds x 13 arms, writes benchmarks/replay_learning.json
+    ./launch.sh benchmarks/replay_learning.py                 5 seeds x 14 arms, writes benchmarks/replay_learning.json
     ./launch.sh benchmarks/replay_learning.py --seeds 1       a quick look
 
 Every arm is the recipe that users run in its tiny setting (alpha 0.5, 120 steps), but for
@@ -9,6 +9,7 @@ Every arm is the recipe that users run in its tiny setting (alpha 0.5, 120 steps
     released, fair, sinkless, prefix, random, bos     replay that the model writes, by what chooses its seeds
     recommended            bos with replay three times as broad
     released-dropped       released, the biography that a seed began dropped, three times as broad
+    random-dropped         the same with random seeds
     released-stopped       released, a replay item ends with the biography that its seed began, as on KnowEdit
     ewc, l2                new text alone, the weights held back; seed 0 also at the other strengths in `STRENGTHS`
 
@@ -36,14 +37,19 @@ STRENGTHS = [("10", "0.01"), ("30", "0.1"), ("100", "1")]
 ANCHORED = {
     f"strengths-{ewc}": ["--arms", "ewc", "l2", "--ewc_strength", ewc, "--l2_strength", l2] for ewc, l2 in STRENGTHS
 }
+DROPPED = ["--arms", "stoc", "--keep_seeded_sample", "false", "--replay_breadth", "3"]
 CALLS = {
     "all": ["--ewc_strength", "30", "--l2_strength", "0.01", "--arms", "none", "real", *SEEDED, *RIVALS],
-    "dropped": ["--arms", "stoc", "--scorer", "released", "--keep_seeded_sample", "false", "--replay_breadth", "3"],
+    "dropped": [*DROPPED, "--scorer", "released"],
+    "random-dropped": [*DROPPED, "--scorer", "random"],
     "stopped": ["--arms", "stoc", "--scorer", "released", "--stop_at_end", "true"],
 }
-ALONE = {"dropped": "released-dropped", "stopped": "released-stopped"}
+ALONE = {"dropped": "released-dropped", "random-dropped": "random-dropped", "stopped": "released-stopped"}
 """What the one arm of a call is called."""
 ARMS = ["none", "real", *SEEDED, "recommended", *ALONE.values(), "ewc", "l2"]
+DRAWN = [arm for arm in ARMS if arm not in ("fair", "sinkless", "random-dropped")]
+"""Arms of the picture, where those that are left out lie upon `released`, `released` and `released-dropped`."""
+ENDS = ("low", "high")
 MEASURES = ("old", "new", "old_exact", "new_exact")
 FIRST = 9
 """Tokens that three seeds of three take if they are the first ones."""
@@ -130,24 +136,27 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Old recall against new recall of every arm, with intervals over seeds."""
+    """Old recall against new recall, with intervals over seeds that leave out what all arms of a seed share."""
     from rlft.record.forgetting_plot import draw_forgetting
 
-    marks = {arm: mark(result["summary"][arm], "after") for arm in ARMS}
-    marks["before"] = mark(result["summary"]["none"], "before")
-    seeds = len(result["warm_ups"])
-    draw_forgetting(
-        marks, path, f"Old and new facts after training, mean and 95 % interval over {seeds} seeds", recall="recall"
-    )
-
-
-def mark(arm: dict[str, Any], when: str) -> dict[str, dict[str, float]]:
-    """A mark of the picture."""
-    found = {which: arm[f"{when} {which}"] for which in ("old", "new")}
-    return {
-        which: {"value": one["mean"], "low": max(one["low"], 0.0), "high": min(one["high"], 1.0)}
-        for which, one in found.items()
+    marks = {arm: {which: mark(result["runs"], arm, which) for which in ("old", "new")} for arm in DRAWN}
+    before = result["summary"]["none"]
+    marks["before"] = {
+        which: {"value": before[f"before {which}"]["mean"], **{end: before[f"before {which}"][end] for end in ENDS}}
+        for which in ("old", "new")
     }
+    title = f"Old and new facts after training: mean of {len(result['warm_ups'])} seeds, 95 % interval between arms"
+    draw_forgetting(marks, path, title, recall="recall")
+
+
+def mark(runs: list[dict[str, Any]], arm: str, which: str) -> dict[str, float]:
+    """A mean with its interval within seeds (Morey 2008): each seed is shifted to the mean of all of them first."""
+    by_arm = {name: [run["after"][which] for run in runs if run["arm"] == name] for name in DRAWN}
+    shared = [sum(values) / len(values) for values in zip(*by_arm.values(), strict=True)]
+    found = interval([value - common for value, common in zip(by_arm[arm], shared, strict=True)])
+    middle = sum(by_arm[arm]) / len(shared)
+    wide = (found["high"] - found["mean"]) * (len(DRAWN) / (len(DRAWN) - 1)) ** 0.5
+    return {"value": middle, "low": middle - wide, "high": middle + wide}
 
 
 def main() -> None:
