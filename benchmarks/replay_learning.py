@@ -1,6 +1,6 @@
 """Does replay keep the old? STOC, its seeds and its rivals on embedded biographies, paired by seed, each pre-trained.
 
-    ./launch.sh benchmarks/replay_learning.py                 5 seeds x 14 arms, writes benchmarks/replay_learning.json
+    ./launch.sh benchmarks/replay_learning.py                 5 seeds x 16 arms, writes benchmarks/replay_learning.json
     ./launch.sh benchmarks/replay_learning.py --seeds 1       a quick look
 
 Every arm is the recipe that users run in its tiny setting (alpha 0.5, 120 steps), but for
@@ -8,9 +8,11 @@ Every arm is the recipe that users run in its tiny setting (alpha 0.5, 120 steps
     real                   replay is one biography of each old person, out of those that pre-training read
     released, fair, sinkless, prefix, random, bos     replay that the model writes, by what chooses its seeds
     recommended            bos with replay three times as broad
-    released-dropped       released, the biography that a seed began dropped, three times as broad
-    random-dropped         the same with random seeds
+    released-broad         released, three times as broad
+    released-dropped       the same, the biography that a seed began dropped
+    random-dropped         that with random seeds
     released-stopped       released, a replay item ends with the biography that its seed began, as on KnowEdit
+    stopped-filtered       the same, items that name a new person dropped
     ewc, l2                new text alone, the weights held back; seed 0 also at the other strengths in `STRENGTHS`
 
 Each seed has a pre-training of its own, biographies of its own wording, and other draws of replay; the people and their
@@ -37,18 +39,28 @@ STRENGTHS = [("10", "0.01"), ("30", "0.1"), ("100", "1")]
 ANCHORED = {
     f"strengths-{ewc}": ["--arms", "ewc", "l2", "--ewc_strength", ewc, "--l2_strength", l2] for ewc, l2 in STRENGTHS
 }
-DROPPED = ["--arms", "stoc", "--keep_seeded_sample", "false", "--replay_breadth", "3"]
+BROAD = ["--arms", "stoc", "--replay_breadth", "3"]
+DROPPED = [*BROAD, "--keep_seeded_sample", "false"]
+STOPPED = ["--arms", "stoc", "--scorer", "released", "--stop_at_end", "true"]
 CALLS = {
     "all": ["--ewc_strength", "30", "--l2_strength", "0.01", "--arms", "none", "real", *SEEDED, *RIVALS],
+    "broad": [*BROAD, "--scorer", "released"],
     "dropped": [*DROPPED, "--scorer", "released"],
     "random-dropped": [*DROPPED, "--scorer", "random"],
-    "stopped": ["--arms", "stoc", "--scorer", "released", "--stop_at_end", "true"],
+    "stopped": STOPPED,
+    "filtered": [*STOPPED, "--drop_new_subjects", "true"],
 }
-ALONE = {"dropped": "released-dropped", "random-dropped": "random-dropped", "stopped": "released-stopped"}
+ALONE = {
+    "broad": "released-broad",
+    "dropped": "released-dropped",
+    "random-dropped": "random-dropped",
+    "stopped": "released-stopped",
+    "filtered": "stopped-filtered",
+}
 """What the one arm of a call is called."""
 ARMS = ["none", "real", *SEEDED, "recommended", *ALONE.values(), "ewc", "l2"]
 DRAWN = [arm for arm in ARMS if arm not in ("fair", "sinkless", "random-dropped")]
-"""Arms of the picture, where those that are left out lie upon `released`, `released` and `released-dropped`."""
+"""Arms of the picture, where those that are left out would lie upon `released` and `released-dropped`."""
 ENDS = ("low", "high")
 MEASURES = ("old", "new", "old_exact", "new_exact")
 FIRST = 9

@@ -228,7 +228,11 @@ class ContinualArguments:
     )
     probe_rows: int = field(default=0, metadata={"help": "Probes asked of each set, a random choice; 0: all."})
     recall: str = field(
-        default="hfta", metadata={"help": "Recall in table and picture: hfta, sfta (first token), soft, exact (all)."}
+        default="hfta",
+        metadata={
+            "help": "Recall in table and picture: hfta, sfta (first token); soft, exact (all tokens); soft_end (the "
+            "end too, as on KnowEdit); em (in what the model writes)."
+        },
     )
     phase: str = field(
         default="new", metadata={"help": "Of biographies: new, or old for the training that comes before."}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from accelerate import PartialState
@@ -36,7 +37,9 @@ CALLED = {
     "hfta": "first-token recall",
     "sfta": "probability of the first token",
     "soft": "mean probability of the tokens",
+    "soft_end": "mean probability of the tokens and the end",
     "exact": "exact recall",
+    "em": "recall in what is written",
 }
 
 _REPLAY = ("replay true", "about new", "old people", "distinct items", "distinct seeds")
@@ -97,7 +100,7 @@ class Report:
             }
             write_rows(folder / "probes.jsonl.gz", self._asked(after))
             write_whole(folder / FINISHED, to_json(found) + "\n")
-            print(_line(found, self.plan.recall))  # noqa: T201
+            print(f"{_line(found, self.plan.recall)}\n{indent(found['replay']['mix']['text'], '  ')}")  # noqa: T201
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.free_memory()
 
@@ -116,7 +119,8 @@ class Report:
         PartialState().destroy_process_group()  # one left open can abort a process as it exits
 
     def _ask(self, trainer: Any) -> Asked:
-        return {which: trainer.recall(rows) for which, rows in self.plan.probes.items()}
+        generated = self.plan.recall == "em"
+        return {which: trainer.recall(rows, generated=generated) for which, rows in self.plan.probes.items()}
 
     def _recall(self, after: Asked) -> Row:
         """Before, after and change of every metric, with intervals over the people, or over the rows without any."""

@@ -12,10 +12,10 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import ContinualArguments
 from rlft.data.continual import Continual, biography_rows, file_rows, paper_task, some
 from rlft.data.json_rows import Row
-from rlft.evaluate.facts import refuse_facts
+from rlft.evaluate.facts import METRICS, refuse_facts
 from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
 from rlft.prepare_em import refusals, start_clock
-from rlft.record.stages import claim_identity
+from rlft.record.stages import IDENTITY, claim_identity, digest
 from rlft.record.summary import summary_table
 from rlft.replay.items import refuse_items
 from rlft.tiny import tasks
@@ -23,20 +23,20 @@ from rlft.tiny.biography_task import BiographyTask
 from rlft.tiny.people import People
 from rlft.trainers.stoc_arms import arms_of
 from rlft.trainers.stoc_options import STOCOptions
-from rlft.trainers.stoc_replay import FREE_TO_CHANGE
+from rlft.trainers.stoc_replay import FREE_TO_CHANGE, digest_of
 from rlft.trainers.stoc_samples import Sample, samples_of
 
 CORPUS = "biographies"
 """The data set of any number of people."""
-RECALLS = ("hfta", "sfta", "soft", "exact")
-IDENTITY = "identity.json"
+RECALLS = (*METRICS, "em")
 SMOKE_STEPS, SMOKE_PROBES = 5, 32
 FINISHED = "arm.json"
 """What a finished arm leaves in its folder."""
 _SETTINGS = (
     *(field.name for field in fields(STOCOptions) if field.name not in FREE_TO_CHANGE),
-    *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "seed"),
+    *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+    *("optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "bf16", "fp16", "seed"),
 )
 
 
@@ -115,7 +115,7 @@ def _prepare(
     _refuse_options(recipe)
     training.model_init_kwargs = model_init_kwargs_of(model)
     arms = arms_of(recipe.arms, training, {"ewc": recipe.ewc_strength, "l2": recipe.l2_strength})
-    rows = _rows(recipe, data, training.seed, any(map(_needs_old, arms.values())))
+    rows = _rows(recipe, data, training.seed, any(args.needs_old for args in arms.values()))
     tokenizer = _tokenizer(model, recipe.from_scratch, training.trust_remote_code)
     new = _samples(rows.new, tokenizer, "the new data")
     old = _samples(rows.old, tokenizer, "the old data") if rows.old else []
@@ -130,7 +130,7 @@ def _prepare(
     for arm, args in arms.items():
         args.output_dir = str(folder if len(arms) == 1 else folder / arm)
         args.resume_from_checkpoint = _last(args.output_dir) if resume is True else resume
-    claim_identity(folder / IDENTITY, _identity(recipe, data, model, training))
+    claim_identity(folder / IDENTITY, _identity(recipe, data, model, training) | _content(recipe, arms, new, probes))
     if training.process_index == 0:
         print(f"run folder: {folder}\n{_table(arms, new, old, probes, rows.left_out)}")  # noqa: T201
     return StocPlan(
@@ -160,10 +160,6 @@ def _refuse_options(recipe: ContinualArguments) -> None:
         raise ValueError(f"--recall {recipe.recall} is none of {', '.join(RECALLS)}.")
     if recipe.probe_rows < 0:
         raise ValueError(f"--probe_rows {recipe.probe_rows} counts rows; 0 asks all.")
-
-
-def _needs_old(args: Any) -> bool:
-    return bool(args.replay == "real" or args.anchor == "ewc")
 
 
 def _rows(recipe: ContinualArguments, data: ScriptArguments, seed: int, with_old: bool) -> Continual:
@@ -216,7 +212,7 @@ def _refuse_data(
     arms: Mapping[str, Any], new: Sequence[Sample], old: Sequence[Sample], probes: Mapping[str, Sequence[Row]]
 ) -> None:
     for arm, args in arms.items():
-        if _needs_old(args) and not old:
+        if args.needs_old and not old:
             raise ValueError(f"arm {arm!r} needs old data and there is none: set --old_dataset, or leave the arm out.")
         if args.replay == "self" and args.drop_new_subjects and not any("subject" in sample for sample in new):
             raise ValueError("--drop_new_subjects needs a column `subject` in the new data, and no row has one.")
@@ -252,7 +248,19 @@ def _identity(recipe: ContinualArguments, data: ScriptArguments, model: ModelCon
     """What every arm of a run has in common; arms can be added to it."""
     of_recipe = {name: value for name, value in asdict(recipe).items() if name not in ("arms", "torch_threads")}
     of_training = {name: getattr(training, name) for name in _SETTINGS}
-    return of_recipe | of_training | {"model": model.model_name_or_path, "data": data.dataset_name}
+    return of_recipe | of_training | asdict(model) | {"data": data.dataset_name}
+
+
+def _content(
+    recipe: ContinualArguments, arms: Mapping[str, Any], new: Sequence[Sample], probes: Mapping[str, Sequence[Row]]
+) -> dict[str, Any]:
+    """What the files hold. A run of one arm is that arm, as its model lies in the run folder itself."""
+    return {
+        "arms": next(iter(arms)) if len(arms) == 1 else "several",
+        "new data": digest_of(new),
+        "probes": digest_of(probes),
+        "old data": recipe.old_dataset and digest(Path(recipe.old_dataset)),
+    }
 
 
 def _table(

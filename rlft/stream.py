@@ -24,8 +24,8 @@ class Stream:
         end_id: closes each sample that does not end with it.
         length: L.
         seed: of the orders.
-        learn_after_end: False ignores the first token of every sample, which nothing before it can tell (as the
-            released code does).
+        learn_after_end: False ignores the first token of every sample and every token after an end token, which
+            nothing before it can tell (as the released code does).
 
     Raises:
         ValueError: for no samples, an empty one, labels of another length, or L below 2.
@@ -50,6 +50,7 @@ class Stream:
         self.ends = self.starts + sizes
         if not learn_after_end:
             self.labels_N[self.starts] = IGNORED
+            self.labels_N[1:][self.ids_N[:-1] == end_id] = IGNORED
         self.length, self.seed = length, seed
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 

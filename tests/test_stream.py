@@ -63,6 +63,14 @@ def test_prompts_and_first_tokens_are_ignored_where_asked() -> None:
     assert dict(zip(ids, labels, strict=True)) == {5: IGNORED, 6: 6, 7: 7, 8: IGNORED, 9: 9, END: END}
 
 
+def test_what_follows_an_end_inside_a_sample_is_ignored_too() -> None:
+    rows = [{"id": "a", "ids": [5, 6, END, 7, 8, END]}]
+    assert Stream(rows, end_id=END, length=6, seed=0, learn_after_end=False).block(0)[1] == [
+        *(IGNORED, 6, END),
+        *(IGNORED, 8, END),
+    ]
+
+
 def test_blocks_of_passes() -> None:
     stream = Stream([{"ids": [1] * 99}], end_id=END, length=30, seed=0)
     assert [stream.blocks(passes) for passes in (0.1, 1, 2.7)] == [1, 3, 9]

@@ -1,8 +1,9 @@
 """Recall of facts: how well a model completes sentences up to a value, over the whole of a probe set.
 
 Metrics of arXiv 2605.10640, experiments: hFTA and sFTA (hit of the argmax, and probability, of an answer's first
-token), soft token accuracy (mean probability of its tokens), EM (the answer occurs in what is generated). `exact` is
-ours: all tokens of the answer are the argmax, given those before them. A row with several accepted answers counts once:
+token), soft token accuracy (mean probability of its tokens; on KnowEdit with the end token as one of them, here
+`soft_end`), EM (the answer occurs in what is generated). `exact` is ours: all tokens of the answer are the argmax,
+given those before them. A row with several accepted answers counts once:
 its value is the mean over them, where the released code takes the mean over pairs of prompt and answer; EM asks for any
 of them. The released code scores a subsample of batches; here every row is scored.
 Legend: B answers of a batch, L tokens after padding, K last tokens of a row whose logits are asked for, V vocabulary.
@@ -19,11 +20,15 @@ from rlft.evaluate.personal import Measured
 from rlft.rollouts.policy import GREEDY, Draw, Policy
 from rlft.rollouts.transformers_policy import pad_left, ready_to_sample
 
+METRICS = ("hfta", "sfta", "soft", "soft_end", "exact")
+"""Of `fact_recall`."""
+
 
 class _Answer(NamedTuple):
     row: int
     prompt_ids: list[int]
     answer_ids: list[int]
+    """The end token is the last."""
 
 
 def fact_recall(
@@ -32,7 +37,6 @@ def fact_recall(
     rows: Sequence[Mapping[str, Any]],
     *,
     start_ids: Sequence[int] = (),
-    with_end: bool = False,
     batch_size: int = 64,
 ) -> dict[str, Measured]:
     """What the model gives to the answers when they are put before it.
@@ -42,12 +46,11 @@ def fact_recall(
         tokenizer: cuts `prompt answer` into tokens as the training text was cut.
         rows: N rows with `prompt` and `answer` (a text), or `answers` (a list of texts, which then counts instead).
         start_ids: ids before every prompt: the end token, for a model trained on texts with end tokens between them.
-        with_end: score the end token after an answer as one of its own, as the paper does on KnowEdit.
         batch_size: answers in one forward.
 
     Returns:
-        `hfta`, `sfta`, `soft`, `exact`, each over N rows in their order, 0 to 1; `rlft.evaluate.personal.bootstrap`
-        gives its interval, `paired_bootstrap` that of a difference between two models.
+        `METRICS`, each over N rows in their order, 0 to 1; `rlft.evaluate.personal.bootstrap` gives its interval,
+        `paired_bootstrap` that of a difference between two models.
 
     Raises:
         ValueError: for no rows, a row without answer, an answer that has no tokens of its own, or one too long.
@@ -55,20 +58,20 @@ def fact_recall(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; it must be at least 1.")
-    answers = _answers(tokenizer, rows, start_ids, [tokenizer.eos_token_id] if with_end else [], _room(model))
+    answers = _answers(tokenizer, rows, start_ids, _room(model))
     order = sorted(range(len(answers)), key=lambda place: len(answers[place].prompt_ids + answers[place].answer_ids))
-    measured_A4 = np.zeros((len(answers), 4))
+    measured_A5 = np.zeros((len(answers), len(METRICS)))
     with ready_to_sample(model):
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            measured_A4[places] = _scored(model, [answers[place] for place in places])
-    if not np.isfinite(measured_A4).all():
+            measured_A5[places] = _scored(model, [answers[place] for place in places])
+    if not np.isfinite(measured_A5).all():
         raise FloatingPointError("the model's logits are not numbers; did its training diverge?")
     row_A = np.array([answer.row for answer in answers])
-    sums_N4 = np.zeros((len(rows), 4))
-    np.add.at(sums_N4, row_A, measured_A4)
-    values_N4 = sums_N4 / np.bincount(row_A, minlength=len(rows))[:, None]
-    return {name: _mean(values_N4[:, column]) for column, name in enumerate(("hfta", "sfta", "soft", "exact"))}
+    sums_N5 = np.zeros((len(rows), len(METRICS)))
+    np.add.at(sums_N5, row_A, measured_A5)
+    values_N5 = sums_N5 / np.bincount(row_A, minlength=len(rows))[:, None]
+    return {name: _mean(values_N5[:, column]) for column, name in enumerate(METRICS)}
 
 
 def refuse_facts(tokenizer: Any, rows: Sequence[Mapping[str, Any]], start_ids: Sequence[int] = ()) -> None:
@@ -82,7 +85,7 @@ def refuse_facts(tokenizer: Any, rows: Sequence[Mapping[str, Any]], start_ids: S
     Raises:
         ValueError: as `fact_recall`, but for the length of a row, which depends on the model.
     """
-    _answers(tokenizer, rows, start_ids, [], None)
+    _answers(tokenizer, rows, start_ids, None)
 
 
 def generated_recall(
@@ -121,7 +124,7 @@ def generated_recall(
 
 
 def _scored(model: Any, batch: Sequence[_Answer]) -> np.ndarray:
-    """(B, 4): first-token hit, first-token probability, mean probability, all hit."""
+    """(B, 5): `METRICS` of rows whose last token is the end token."""
     longest = max(len(one.answer_ids) for one in batch)
     # Answers end where the rows end, so that the logits of the last tokens are all that is needed. A row's last token
     # predicts nothing that is scored.
@@ -140,12 +143,13 @@ def _scored(model: Any, batch: Sequence[_Answer]) -> np.ndarray:
     found = []
     for row, one in enumerate(batch):
         chance_T, hit_T = chance_BK[row, -len(one.answer_ids) :], hit_BK[row, -len(one.answer_ids) :]
-        found.append(torch.stack([hit_T[0].float(), chance_T[0], chance_T.mean(), hit_T.all().float()]))
+        soft, soft_end, exact = chance_T[:-1].mean(), chance_T.mean(), hit_T[:-1].all().float()
+        found.append(torch.stack([hit_T[0].float(), chance_T[0], soft, soft_end, exact]))
     return torch.stack(found).double().cpu().numpy()
 
 
 def _answers(
-    tokenizer: Any, rows: Sequence[Mapping[str, Any]], start_ids: Sequence[int], end_ids: list[int], room: int | None
+    tokenizer: Any, rows: Sequence[Mapping[str, Any]], start_ids: Sequence[int], room: int | None
 ) -> list[_Answer]:
     _accepted(rows)
     found = []
@@ -161,10 +165,11 @@ def _answers(
                     f"row {number}: the tokens of {prompt!r} do not stay the same before {answer!r}, or the answer has "
                     "none of its own, so it cannot be scored apart; end the prompt at the end of a word."
                 )
-            length = len(start_ids) + len(whole) + len(end_ids)
+            length = len(start_ids) + len(whole) + 1
             if room is not None and length > room:
                 raise ValueError(f"row {number} has {length} tokens and the model takes {room}; leave it out.")
-            found.append(_Answer(number, [*start_ids, *prompt_ids], whole[len(prompt_ids) :] + end_ids))
+            answer_ids = [*whole[len(prompt_ids) :], tokenizer.eos_token_id]
+            found.append(_Answer(number, [*start_ids, *prompt_ids], answer_ids))
     return found
 
 

@@ -24,6 +24,8 @@ from rlft.record.folder import write_whole
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+IDENTITY = "identity.json"
+"""What `claim_identity` writes, where it lies beside the stages."""
 
 
 class AnotherRun(ValueError):
@@ -112,11 +114,11 @@ class Stages:
         return False
 
     def forget(self, name: str) -> None:
-        """Strike out a stage and all that came of it: every file but those of earlier stages."""
+        """Strike out a stage and all that came of it: every file but those of earlier stages and the identity."""
         stages = self._manifest()
         earlier = {stage: stages[stage] for stage in list(stages)[: list(stages).index(name)]}
         self._write(earlier)
-        kept = {MANIFEST, *(file for known in earlier.values() for file in known["files"])}
+        kept = {MANIFEST, IDENTITY, *(file for known in earlier.values() for file in known["files"])}
         for path in self.folder.rglob("*"):
             if path.is_file() and str(path.relative_to(self.folder)) not in kept:
                 path.unlink()

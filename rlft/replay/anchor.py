@@ -13,6 +13,7 @@ STOC) do not carry over.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Anchor:
             parts: backward passes that make one optimiser step; each adds its part.
         """
         for name, weight in self.weights.items():
-            self._hooks.append(weight.register_hook(lambda gradient, name=name: gradient + self._pull(name) / parts))
+            self._hooks.append(weight.register_hook(partial(self._pulled, name, parts)))
 
     def detach(self) -> None:
         """Add nothing any more."""
@@ -65,6 +66,9 @@ class Anchor:
                 (self._pull(name) * (weight - self.start[name])).sum().double() for name, weight in self.weights.items()
             ]
         return float(sum(parts)) / 2
+
+    def _pulled(self, name: str, parts: int, gradient: Tensor) -> Tensor:
+        return gradient + (self._pull(name) / parts).to(gradient.dtype)
 
     def _pull(self, name: str) -> Tensor:
         change = self.weights[name].detach() - self.start[name]
@@ -93,7 +97,8 @@ def fisher_diagonal(model: Any, blocks: Iterable[list[int]], seed: int) -> dict[
     for count, ids in enumerate(blocks, start=1):
         if len(ids) < 2:
             raise ValueError(f"block {count - 1} of old text has {len(ids)} tokens; the model predicts from two on.")
-        gradients = torch.autograd.grad(_log_likelihood(model, ids, labels), list(weights.values()))
+        likelihood = _log_likelihood(model, ids, labels)
+        gradients = torch.autograd.grad(likelihood, list(weights.values()), materialize_grads=True)
         for name, gradient in zip(weights, gradients, strict=True):
             total[name] += gradient.float() ** 2 / (len(ids) - 1)
     model.train(training)

@@ -50,7 +50,7 @@ def attention_mass(
     Raises:
         ValueError: for an unknown option, ids or a mask of the wrong shape or content, a text without tokens, an
             adapter of virtual tokens, an encoder-decoder, or attention that the method does not know.
-        RuntimeError: if the sums are not the numbers of tokens, as when weights are not finite.
+        FloatingPointError: if the sums are not the numbers of tokens, as when weights are not finite.
     """
     _check_options(weighting, method)
     base = _checked_base(model)
@@ -140,7 +140,7 @@ def _checked_mass(mass_BT: Tensor, valid_BT: Tensor) -> Tensor:
         if not abs(total - count) <= _SUM_TOLERANCE * count  # true for nan, too
     ]
     if wrong:
-        raise RuntimeError(
+        raise FloatingPointError(
             f"attention mass must sum to the number of tokens; {', '.join(wrong)}. Weights that are not finite, or a "
             "model that does not heed its attention mask, are the likely causes."
         )

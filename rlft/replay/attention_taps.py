@@ -17,7 +17,9 @@ from rlft.replay.columns import map_columns, softmax_columns
 from rlft.replay.value_sizes import projection_of, value_sizes
 
 Method = Literal["stream", "eager"]
-EAGER_OPTION = 'use method="eager", which reads the maps of the model\'s own eager attention.'
+EAGER_OPTION = (
+    'use method="eager" (eager_attention of STOCConfig), which reads the maps of the model\'s own eager attention.'
+)
 
 _NAME = "rlft_attention_mass"
 # Arguments of an attention function that leave the map alone, or have done their part when it is called: windows are

@@ -170,4 +170,6 @@ def _draw(pool: list[Item], wanted: int, chance: np.random.Generator) -> list[tu
 
 def _row(item: Item, size: int, source: str) -> dict[str, Any]:
     row = {**item, "source": source}
-    return row if size == len(item["ids"]) else {**row, "ids": list(item["ids"][:size]), "text": None}
+    if size == len(item["ids"]):
+        return row
+    return row | {name: list(item[name][:size]) for name in ("ids", "labels") if item.get(name)} | {"text": None}

@@ -25,8 +25,9 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from rlft.em.options import option
-from rlft.evaluate.facts import fact_recall
+from rlft.evaluate.facts import fact_recall, generated_recall
 from rlft.replay.anchor import Anchor, fisher_diagonal
+from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
 from rlft.trainers.samplers import Samplers
 from rlft.trainers.stoc_options import STOCOptions
@@ -53,6 +54,8 @@ class STOCConfig(STOCOptions, SFTConfig):
         self.check_stoc()
         if self.max_length is None or self.max_length < 2:
             raise ValueError(f"max_length={self.max_length} is the length of a block and must be at least 2.")
+        if self.probe_steps < 0:
+            raise ValueError(f"probe_steps={self.probe_steps} counts steps; 0 looks before and after training only.")
         if self.train_sampling_strategy != "sequential" or self.packing:
             raise ValueError("the stream of samples is packed and ordered already: leave packing and the order alone.")
         if self.anchor != "none" and (self.fp16 or self.fsdp or self.deepspeed):
@@ -107,6 +110,7 @@ class STOCTrainer(SFTTrainer):
             raise ValueError(f"{needs_old[0]}={getattr(args, needs_old[0])!r} needs the old data: pass old_dataset.")
         self.replay = Replay(args, tokenizer, new, samples_of(old, tokenizer, "old_dataset") if old else [])
         self.probes = dict(probes or {})
+        self.anchor: Anchor | None = None
         super().__init__(
             model,
             args=args,
@@ -137,14 +141,20 @@ class STOCTrainer(SFTTrainer):
         if self.args.max_steps < 1:
             self.args.max_steps = max(1, stream.blocks(self.args.num_train_epochs / self.args.replay_breadth) // batch)
         self.train_dataset = stream.dataset(self.args.max_steps * batch)
-        anchor = self._anchor()
-        if anchor:
-            anchor.attach(self.args.gradient_accumulation_steps)
+        self.anchor = self._anchor()
+        if self.anchor:
+            self.anchor.attach(self.args.gradient_accumulation_steps)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            if anchor:
-                anchor.detach()
+            if self.anchor:
+                self.anchor.detach()
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Every log of a loss tells the anchor's penalty, which acts on gradients and is not part of that loss."""
+        if self.anchor and "loss" in logs:
+            logs = logs | {"anchor_penalty": self.anchor.penalty()}
+        super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Recall on every probe set: `probe/<name>/<metric>`, each the mean over all its rows."""
@@ -154,17 +164,24 @@ class STOCTrainer(SFTTrainer):
             for metric, found in self.recall(rows).items()
         }
 
-    def recall(self, rows: ProbeRows) -> dict[str, Any]:
-        """`rlft.evaluate.facts.fact_recall` of the model as it is, answers after the end token as in the stream."""
+    def recall(self, rows: ProbeRows, *, generated: bool = False) -> dict[str, Any]:
+        """Recall of facts by the model as it is, prompts after the end token as in the stream.
+
+        Args:
+            rows: `{prompt, answer}`.
+            generated: also let the model write, for `em`.
+
+        Returns:
+            What `rlft.evaluate.facts.fact_recall` measures, and `em` of `generated_recall`.
+        """
         tokenizer: Any = self.processing_class
+        model, size = self.accelerator.unwrap_model(self.model), self.args.per_device_eval_batch_size
         starts = self.replay.starts or [tokenizer.eos_token_id]
-        return fact_recall(
-            self.accelerator.unwrap_model(self.model),
-            tokenizer,
-            rows,
-            start_ids=starts,
-            batch_size=self.args.per_device_eval_batch_size,
-        )
+        found = fact_recall(model, tokenizer, rows, start_ids=starts, batch_size=size)
+        if generated:
+            policy = TransformersPolicy(model, {tokenizer.eos_token_id}, tokenizer.eos_token_id, size)
+            found["em"] = generated_recall(policy, tokenizer, rows, start_ids=starts)
+        return found
 
     def _mixed(self) -> list[Sample]:
         folder, sampler = Path(self.args.output_dir), self._sampler()
@@ -185,7 +202,7 @@ class STOCTrainer(SFTTrainer):
             sampler_batch_size=self.args.sampler_batch_size,
             sampler_keep_tokens=0,
             sampler_memory=self.args.sampler_memory,
-            max_tokens=self.args.replay_max_length + len(self.replay.starts),
+            max_tokens=self.args.replay_max_length + max(1, len(self.replay.starts)),
         )
         return Samplers(how, tokenizer, stops, pad)
 
@@ -222,5 +239,6 @@ def freeze(model: Any, layers: int) -> None:
     stacks = [part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part) == wanted]
     if layers >= wanted or not stacks:
         raise ValueError(f"freeze_layers={layers} of {wanted} layers leaves nothing to learn; lower it.")
-    for part in [base.get_input_embeddings(), *stacks[0][:layers]]:
+    tables = [part for part in base.modules() if isinstance(part, nn.Embedding)]
+    for part in [*tables, *stacks[0][:layers]]:
         part.requires_grad_(False)

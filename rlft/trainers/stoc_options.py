@@ -32,7 +32,7 @@ class STOCOptions:
     scorer: str = option(
         "released", "Chooses seeds: released (the paper's code), fair, sinkless; prefix, random, bos as controls."
     )
-    seeds_per_sample: int = option(3, "Seeds of a sample (K).")
+    seeds_per_sample: int = option(3, "Seeds of a sample (K), from its first max_length tokens.")
     seed_width: int = option(10, "Tokens of a seed (w); the paper's synthetic setting has 3.")
     seed_rank: str = option("window", "A seed ranks by all its tokens (window), or by its first (token, as with w=3).")
     seed_samples: int = option(0, "Samples of the new data that give seeds, the first ones; 0: all.")
@@ -125,9 +125,9 @@ class STOCOptions:
             ("anchor_strength", 0),
             ("fisher_blocks", 1),
         ):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # nor nan
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}.")
-        if self.replay_temperature <= 0:
+        if not self.replay_temperature > 0:
             raise ValueError(
                 f"replay_temperature={self.replay_temperature} writes one item m times; it must be above 0."
             )
@@ -141,6 +141,11 @@ class STOCOptions:
             raise ValueError("sampler='vllm' and vllm is not installed: pip install 'rlft[vllm]'.")
         if not 0 < self.sampler_memory < 1:
             raise ValueError(f"sampler_memory={self.sampler_memory} must be between 0 and 1.")
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether old data is read."""
+        return self.replay == "real" or self.anchor == "ewc"
 
     @property
     def reads_attention(self) -> bool:

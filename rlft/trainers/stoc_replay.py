@@ -11,6 +11,7 @@ output_dir/replay/manifest.json             finished stages, with the digests of
 import gzip
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -23,7 +24,7 @@ from accelerate import PartialState
 
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, read_jsonl, to_json
-from rlft.record.stages import Stages, canonical, claim_identity
+from rlft.record.stages import IDENTITY, Stages, canonical, claim_identity
 from rlft.replay.attention import attention_mass
 from rlft.replay.attention_taps import Method
 from rlft.replay.audit import distinct_seeds, start_shares
@@ -33,6 +34,8 @@ from rlft.replay.seeds import Seed, sample_seeds
 from rlft.rollouts.policy import Policy
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_samples import Sample
+
+logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = {"sampler_batch_size", "sampler_memory"}
 """Settings that do not change what is made."""
@@ -79,7 +82,7 @@ class Replay:
             ValueError: if there is too little replay for alpha and `short` is `error`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        claim_identity(self.folder / "identity.json", self._identity(model))
+        claim_identity(self.folder / IDENTITY, self._identity(model))
         stages = Stages(self.folder)
         if self.args.replay == "self":
             stages.stage("seeds", lambda: self._find_seeds(model), "seeds-*.jsonl")
@@ -106,16 +109,18 @@ class Replay:
         options = {field.name: getattr(self.args, field.name) for field in fields(STOCOptions)}
         return {name: value for name, value in options.items() if name not in FREE_TO_CHANGE} | {
             "seed": self.args.seed,
+            "max_length": self.args.max_length,
             "weights": weights_digest(model),
-            "new data": _digest(self.new),
-            "old data": _digest(self.old),
+            "new data": digest_of(self.new),
+            "old data": digest_of(self.old) if self.args.needs_old else None,
         }
 
     def _on_main(self, work: Callable[[], None]) -> Callable[[], None]:
         return lambda: work() if self._state.is_main_process else None
 
     def _find_seeds(self, model: Any) -> None:
-        samples = self.new[: self.args.seed_samples or None]
+        length = self.args.max_length
+        samples = [sample | {"ids": sample["ids"][:length]} for sample in self.new[: self.args.seed_samples or None]]
         for number, shard in enumerate(_cut(samples, self.args.shard_items)):
             path = self.folder / f"seeds-{number:05}.jsonl"
             if number % self._state.num_processes == self._state.process_index and not path.exists():
@@ -202,9 +207,14 @@ class Replay:
         return [self._usable(item) for item in read_rows(self._shard(number))]
 
     def _usable(self, item: Sample) -> Sample:
-        end = self.tokenizer.eos_token_id
+        """An item as a new sample stands in the stream: after the start token, if there is one, and ended."""
+        end, size = self.tokenizer.eos_token_id, len(self.starts)
         item = item if self.args.keep_seeded_sample else without_seeded_sample(item, end, self._decode)
-        return item if item["ids"][-1:] in ([], [end]) else item | {"ids": [*item["ids"], end]}
+        if not item["ids"]:
+            return item
+        if self.starts and item["ids"][:size] != self.starts:
+            item = item | {"ids": [*self.starts, *item["ids"]], "seed_tokens": size + item["seed_tokens"]}
+        return item if item["ids"][-1] == end else item | {"ids": [*item["ids"], end]}
 
     def _sort_out(self) -> None:
         items = [item for shard in self._pool() for item in shard]
@@ -230,6 +240,8 @@ class Replay:
         passes = range(1, self.args.replay_breadth)
         new = [*self.new, *(sample | {"id": f"{sample['id']}#{one}"} for one in passes for sample in self.new)]
         mixed: Mixed = mix(new, pool, self.args.alpha, seed=self.args.seed, short=self.args.short)
+        if mixed.report.missing_tokens or mixed.report.repeats:
+            logger.warning("%s: too little replay, short=%s:\n%s", self.folder, self.args.short, mixed.report)
         write_rows(self.folder / "mix.jsonl.gz", mixed.rows)
         write_whole(self.folder / "mix.json", to_json(mixed.report.as_dict() | {"text": str(mixed.report)}) + "\n")
 
@@ -259,7 +271,8 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """Of what JSON can hold."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlft.replay.items import refuse_items
 from rlft.stream import IGNORED
 
 Sample = dict[str, Any]
@@ -22,11 +23,12 @@ def samples_of(rows: Iterable[Mapping[str, Any]], tokenizer: Any, what: str) -> 
         `{id, ids, labels, subject}`, the last two where the row has them; `ids` end with the end token.
 
     Raises:
-        ValueError: for no rows, a row of another form, and one without a token.
+        ValueError: for no rows, a row of another form, one without a token, and an id that comes twice.
     """
     found = [_sample(row, place, tokenizer, what) for place, row in enumerate(rows)]
     if not found:
         raise ValueError(f"{what} has no rows.")
+    refuse_items(found, what)
     return found
 
 
@@ -36,8 +38,8 @@ def _sample(row: Mapping[str, Any], place: int, tokenizer: Any, what: str) -> Sa
         ids, labels = tokenizer(row["text"])["input_ids"], None
     elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         ids, labels = _completed(row["prompt"], row["completion"], tokenizer, f"{what}, {name!r}")
-    elif row.get("input_ids"):
-        ids, labels = list(row["input_ids"]), row.get("labels")
+    elif row.get("input_ids") is not None and len(row["input_ids"]):
+        ids, labels = _listed(row["input_ids"]), _listed(row.get("labels"))
     else:
         raise ValueError(f"{what}, {name!r} has columns {', '.join(sorted(row))}; a row is {FORMS}, and not empty.")
     if not set(ids) - set(tokenizer.all_special_ids):
@@ -49,8 +51,13 @@ def _sample(row: Mapping[str, Any], place: int, tokenizer: Any, what: str) -> Sa
         labels = None if labels is None else [*labels, tokenizer.eos_token_id]
     sample = {"id": name, "ids": ids}
     if labels is not None:
-        sample["labels"] = list(labels)
+        sample["labels"] = labels
     return sample | ({"subject": str(row["subject"])} if row.get("subject") else {})
+
+
+def _listed(values: Any) -> Any:
+    """A list, of an array or tensor too."""
+    return values if values is None else [int(value) for value in values]
 
 
 def _completed(prompt: str, completion: str, tokenizer: Any, where: str) -> tuple[list[int], list[int]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
-from rlft.evaluate.facts import fact_recall, generated_recall, refuse_facts
+from rlft.evaluate.facts import METRICS, fact_recall, generated_recall, refuse_facts
 from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap
 from rlft.rollouts.policy import Draw, Generation, Sampling
 from rlft.rollouts.transformers_policy import TransformersPolicy
@@ -21,7 +21,6 @@ TOKENIZER = word_tokenizer(vocabulary())
 END = TOKENIZER.eos_token_id
 WORLD = biography_world(0)
 ROWS = probes(WORLD, "new", seed=0)[:50]
-NAMES = ("hfta", "sfta", "soft", "exact")
 
 
 def neox(seed: int = 0) -> Any:
@@ -44,10 +43,8 @@ def model(request: pytest.FixtureRequest) -> Any:
     return tiny_model(TOKENIZER, hidden=32, layers=2) if request.param == "qwen3" else neox()
 
 
-def by_hand(
-    model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Any], start: list[int], end: list[int]
-) -> Any:
-    """(N, 4), a forward for each answer, without padding."""
+def by_hand(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Any], start: list[int]) -> Any:
+    """(N, 5), a forward for each answer, without padding."""
     found = []
     for row in rows:
         values = []
@@ -56,13 +53,14 @@ def by_hand(
             gold = tokenizer(f"{row['prompt']} {answer}", add_special_tokens=False).input_ids[
                 len(before) - len(start) :
             ]
-            gold = gold + end
+            gold = [*gold, tokenizer.eos_token_id]
             with torch.no_grad():
                 chances_TV = model(input_ids=torch.tensor([before + gold])).logits[0].double().softmax(-1)
             steps = [chances_TV[len(before) - 1 + place] for place in range(len(gold))]
             hits = [float(step.argmax() == token) for step, token in zip(steps, gold, strict=True)]
             chances = [float(step[token]) for step, token in zip(steps, gold, strict=True)]
-            values.append([hits[0], chances[0], sum(chances) / len(chances), min(hits)])
+            soft, soft_end = (sum(some) / len(some) for some in (chances[:-1], chances))
+            values.append([hits[0], chances[0], soft, soft_end, min(hits[:-1])])
         found.append(np.mean(values, axis=0))
     return np.array(found)
 
@@ -71,21 +69,21 @@ def by_hand(
 def test_batches_give_what_one_at_a_time_gives(model: Any, batch_size: int) -> None:
     rows = [*ROWS, {"prompt": "niva", "answer": "may 3"}]
     found = fact_recall(model, TOKENIZER, rows, start_ids=[END], batch_size=batch_size)
-    assert tuple(found) == NAMES
-    expected_N4 = by_hand(model, TOKENIZER, rows, [END], [])
-    for column, name in enumerate(NAMES):
-        np.testing.assert_allclose(found[name].rows, expected_N4[:, column], atol=1e-5)
-        assert found[name].value == pytest.approx(expected_N4[:, column].mean(), abs=1e-5)
+    assert tuple(found) == METRICS
+    expected_N5 = by_hand(model, TOKENIZER, rows, [END])
+    for column, name in enumerate(METRICS):
+        np.testing.assert_allclose(found[name].rows, expected_N5[:, column], atol=1e-5)
+        assert found[name].value == pytest.approx(expected_N5[:, column].mean(), abs=1e-5)
 
 
-def test_several_answers_and_the_end_token_count(model: Any) -> None:
+def test_several_answers_count(model: Any) -> None:
     rows = [
         {"prompt": row["prompt"], "answers": [row["answer"], "law", "may 3"][: 1 + n % 3]} for n, row in enumerate(ROWS)
     ]
-    found = fact_recall(model, TOKENIZER, rows, with_end=True, batch_size=16)
-    expected_N4 = by_hand(model, TOKENIZER, [row | {"answer": ""} for row in rows], [], [END])
-    for column, name in enumerate(NAMES):
-        np.testing.assert_allclose(found[name].rows, expected_N4[:, column], atol=1e-5)
+    found = fact_recall(model, TOKENIZER, rows, batch_size=16)
+    expected_N5 = by_hand(model, TOKENIZER, [row | {"answer": ""} for row in rows], [])
+    for column, name in enumerate(METRICS):
+        np.testing.assert_allclose(found[name].rows, expected_N5[:, column], atol=1e-5)
 
 
 def test_tokens_are_those_of_the_whole_text() -> None:
@@ -94,7 +92,7 @@ def test_tokens_are_those_of_the_whole_text() -> None:
     rows = [{"prompt": "12+5 ", "answer": "17"}, {"prompt": "1+1", "answer": "2"}]
     found = fact_recall(model, tokenizer, rows)
     stripped = [row | {"prompt": row["prompt"].strip()} for row in rows]
-    np.testing.assert_allclose(found["soft"].rows, by_hand(model, tokenizer, stripped, [], [])[:, 2], atol=1e-5)
+    np.testing.assert_allclose(found["soft"].rows, by_hand(model, tokenizer, stripped, [])[:, 2], atol=1e-5)
 
 
 class Parrot(torch.nn.Module):

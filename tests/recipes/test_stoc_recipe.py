@@ -90,6 +90,7 @@ def test_smoke_leaves_a_whole_run_of_each_arm(smoke: tuple[Path, str]) -> None:
     assert (folder / "forgetting.png").read_bytes().startswith(b"\x89PNG")
     assert text.count("reloaded: log-probs differ by ") == 2 * len(ARMS)
     assert "50% of the tokens new, 50% replay" in text
+    assert text.count("(50.00%; asked for: alpha = 0.5) in ") == len(ARMS) - 1
 
 
 def test_the_comparison_is_what_the_probes_say(smoke: tuple[Path, str]) -> None:
@@ -145,6 +146,20 @@ def test_a_run_goes_on_with_the_arms_it_lacks(
     assert second[3]["recall"] != second[0]["recall"]
     with pytest.raises(ConfigurationError, match="learning_rate was 0.001, is 0.01"):
         in_process(monkeypatch, *flags, "--arms", "none", "--learning_rate", "0.01")
+
+
+def test_a_run_goes_on_as_what_it_was(smoke: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms of one comparison share everything but what makes them arms, and one arm's folder is its own."""
+    folder = tmp_path / "run"
+    shutil.copytree(smoke[0], folder)
+    flags = ["--smoke", "--output_dir", str(folder), "--resume_from_checkpoint", "true", "--arms"]
+    for changed, message in (
+        (["none", "l2", "--use_peft", "true"], "use_peft was False, is True"),
+        (["none", "l2", "--max_grad_norm", "0.5"], "max_grad_norm was 1.0, is 0.5"),
+        (["l2"], "arms was 'several', is 'l2'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            in_process(monkeypatch, *flags, *changed)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +240,7 @@ def test_replay_that_is_too_little_is_said(inputs: Path, tmp_path: Path, monkeyp
 BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "arm": (["--arms", "nome"], "--arms nome: there are stoc"),
     "alpha": (["--alpha", "1.5"], "alpha=1.5"),
-    "recall": (["--recall", "em"], "--recall em is none of"),
+    "recall": (["--recall", "rouge"], "--recall rouge is none of"),
     "probe rows": (["--probe_rows", "-1"], "--probe_rows -1"),
     "phase": (["--phase", "third"], "phase 'third'"),
     "no data": (["--dataset_name", "{in}/none.jsonl"], "none.jsonl: no such file"),

@@ -106,3 +106,15 @@ def test_bad_input(model: Qwen3ForCausalLM) -> None:
         fisher_diagonal(model, [], seed=0)
     with pytest.raises(ValueError, match="block 1 of old text has 1 tokens"):
         fisher_diagonal(model, [[3, 4], [5]], seed=0)
+
+
+def test_weights_in_bfloat16_are_pulled_in_bfloat16(model: Qwen3ForCausalLM) -> None:
+    model = model.to(torch.bfloat16)
+    anchor = Anchor(model, 1.0, fisher_diagonal(model, [[3, 4, 5]], seed=0))
+    anchor.attach(1)
+    assert {gradient.dtype for gradient in gradients(model).values()} == {torch.bfloat16}
+
+
+def test_a_weight_that_no_label_depends_on_has_no_fisher(model: Qwen3ForCausalLM) -> None:
+    model.idle = nn.Parameter(torch.ones(2))
+    assert fisher_diagonal(model, [[3, 4, 5]], seed=0)["idle"].tolist() == [0, 0]

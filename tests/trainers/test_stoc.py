@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -161,6 +162,40 @@ def test_real_replay_is_old_rows(theta_0: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "replay").glob("seeds-*"))
 
 
+def test_an_old_completion_that_is_cut_keeps_its_labels(theta_0: Path, tmp_path: Path) -> None:
+    old = [{"id": row["id"], "prompt": row["text"][:5], "completion": row["text"][5:]} for row in OLD[:1]]
+    old[0]["prompt"], old[0]["completion"] = OLD[0]["text"].split(" ")[0], OLD[0]["text"][OLD[0]["text"].index(" ") :]
+    trainer(theta_0, tmp_path, replay="real", old=old, alpha=0.99).train()
+    cut = next(row for row in mixed(tmp_path) if row["source"] == "replay")
+    assert len(cut["labels"]) == len(cut["ids"]) < 20
+    assert cut["text"] is None
+
+
+def test_replay_begins_as_new_text_does_where_the_tokenizer_puts_a_start(theta_0: Path, tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(BIOGRAPHY_WORDS)
+    start = tokenizer.convert_tokens_to_ids("law")
+    tokenizer.bos_token = "law"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="law $A", special_tokens=[("law", start)])
+    for scorer in ("released", "bos"):
+        folder = tmp_path / scorer
+        STOCTrainer(str(theta_0), config(folder, scorer=scorer), NEW, processing_class=tokenizer).train()
+        items = read_rows(folder / "replay/kept.jsonl.gz")
+        assert {row["ids"][0] for row in mixed(folder)} == {start}
+        assert {item["seed_tokens"] for item in items} == ({1} if scorer == "bos" else {4})
+        assert not any(item["ids"][:2] == [start, start] for item in items)
+
+
+@pytest.mark.parametrize("file", ["seeds-00000.jsonl", "kept.jsonl.gz"])
+def test_a_damaged_file_is_made_again_and_the_run_is_still_known(theta_0: Path, tmp_path: Path, file: str) -> None:
+    trainer(theta_0, tmp_path).train()
+    first = mixed(tmp_path)
+    (tmp_path / "replay" / file).write_bytes(b"damage")
+    trainer(theta_0, tmp_path).train()
+    assert mixed(tmp_path) == first
+    with pytest.raises(AnotherRun, match="scorer was 'released', is 'random'"):
+        trainer(theta_0, tmp_path, scorer="random").train()
+
+
 class Stop(Exception):
     """Stands for a kill."""
 
@@ -232,6 +267,8 @@ def test_an_anchor_holds_the_weights_back(theta_0: Path, tmp_path: Path, kind: s
         start = weights(one.model)
         one.train()
         moved.append(sum(((weight - start[name]) ** 2).sum() for name, weight in weights(one.model).items()).item())
+        logged = ["anchor_penalty" in row for row in one.state.log_history if "loss" in row]
+        assert logged == [strength > 0] * 12
     assert moved[0] > moved[1] > moved[2] > 0
 
 
@@ -326,6 +363,7 @@ def test_options_that_cannot_work(tmp_path: Path, changes: dict[str, Any], messa
         ([{"id": "a", "words": "b"}], "'a' has columns id, words; a row is text, prompt"),
         ([{"id": "a", "prompt": "the home", "completion": ""}], "the completion has none"),
         ([{"id": "a", "input_ids": [5, 6], "labels": [5]}], "2 input_ids and 1 labels"),
+        ([{"id": "a", "input_ids": [5, 6]}, {"id": "a", "text": "law"}], "id 'a' comes twice"),
     ],
 )
 def test_data_that_cannot_be_learnt(theta_0: Path, tmp_path: Path, rows: Any, message: str) -> None:
