@@ -74,6 +74,8 @@ class Report:
         args, folder = trainer.args, Path(trainer.args.output_dir)
         started, of_processor = time.perf_counter(), time.process_time()
         trust = TrustCallback()
+        if self._main and args.resume_from_checkpoint:
+            print(f"arm {arm} goes on from {args.resume_from_checkpoint}")  # noqa: T201
         if not args.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
             trainer.add_callback(ShortProgress(arm if len(self.plan.arms) > 1 else None))
@@ -110,7 +112,8 @@ class Report:
             folder, arms = self.plan.folder, list(self.plan.arms)
             found = [json.loads((Path(self.plan.arms[arm].output_dir) / FINISHED).read_text()) for arm in arms]
             write_whole(folder / "comparison.json", to_json(found) + "\n")
-            print(f"\n{self._table(found)}\n\n{summary_table(self._rows(found))}")  # noqa: T201
+            table = self._table(found) if self.plan.probes else "Recall is unknown: there are no probes."
+            print(f"\n{table}\n\n{summary_table(self._rows(found))}")  # noqa: T201
             last = Path(self.plan.arms[arms[-1]].output_dir)
             print(f"\nLoad it:\n{load_lines(last, self.plan.peft_config is not None)}")  # noqa: T201
             if self.plan.smoke:
@@ -239,7 +242,7 @@ def _of_replay(replay: Row) -> list[str]:
         true = stated["true_of_old"] / stated["about_old"] if stated["about_old"] else float("nan")
         cells = [f"{true:.1%}", f"{stated['about_new'] / stated['stated']:.1%}", f"{stated['old_people']}"]
     items = f"{mix['replay_distinct']} of {mix['replay_items']}" if mix["replay_items"] else ""
-    return [*cells, items, f"{seeds['distinct']} of {seeds['seeds']}" if seeds else ""]
+    return [*cells, items, f"{seeds['distinct']} of {seeds['seeds']}" if seeds and seeds["distinct"] > 1 else ""]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

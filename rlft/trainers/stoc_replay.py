@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import tqdm
 
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, read_jsonl, to_json
@@ -121,7 +122,8 @@ class Replay:
     def _find_seeds(self, model: Any) -> None:
         length = self.args.max_length
         samples = [sample | {"ids": sample["ids"][:length]} for sample in self.new[: self.args.seed_samples or None]]
-        for number, shard in enumerate(_cut(samples, self.args.shard_items)):
+        shards = list(_cut(samples, self.args.shard_items))
+        for number, shard in enumerate(self._shown(shards, "seeds")):
             path = self.folder / f"seeds-{number:05}.jsonl"
             if number % self._state.num_processes == self._state.process_index and not path.exists():
                 masses = dict(self._masses(model, shard))
@@ -166,7 +168,7 @@ class Replay:
         shards = list(_cut(wanted, self.args.shard_items))
         sampler: Policy | None = None
         missing = self._pool_tokens()
-        for numbers in _cut(range(len(shards)), self._state.num_processes):
+        for numbers in self._shown(list(_cut(range(len(shards)), self._state.num_processes)), "writing replay"):
             number = numbers[0] + self._state.process_index
             if number < len(shards) and not self._shard(number).exists():
                 sampler = sampler or policy()
@@ -178,6 +180,10 @@ class Replay:
                 missing -= sum(_tokens(self._items(written)) for written in numbers)
             if missing <= 0:
                 break
+
+    def _shown(self, parts: Sequence[Any], title: str) -> Iterable[Any]:
+        """Parts of a stage with a bar."""
+        return tqdm(parts, desc=title, unit="shard", leave=False, disable=self.args.disable_tqdm)
 
     def _continuing(self) -> Continuing:
         # `bos` has one seed a sample, which stands for its K

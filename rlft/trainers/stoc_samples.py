@@ -7,6 +7,8 @@ from rlft.replay.items import refuse_items
 from rlft.stream import IGNORED
 
 Sample = dict[str, Any]
+MAX_UNKNOWN = 0.2
+"""Share of tokens that may be unknown to the tokenizer."""
 FORMS = "text, prompt and completion, or input_ids"
 
 
@@ -23,13 +25,28 @@ def samples_of(rows: Iterable[Mapping[str, Any]], tokenizer: Any, what: str) -> 
         `{id, ids, labels, subject}`, the last two where the row has them; `ids` end with the end token.
 
     Raises:
-        ValueError: for no rows, a row of another form, one without a token, and an id that comes twice.
+        ValueError: for no rows, a row of another form, one without a token, an id that comes twice, and a text of
+            which the tokenizer knows too little.
     """
     found = [_sample(row, place, tokenizer, what) for place, row in enumerate(rows)]
     if not found:
         raise ValueError(f"{what} has no rows.")
     refuse_items(found, what)
+    _refuse_unknown_words(found, tokenizer, what)
     return found
+
+
+def _refuse_unknown_words(samples: list[Sample], tokenizer: Any, what: str) -> None:
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
+        return
+    shares = [sample["ids"].count(unknown) / len(sample["ids"]) for sample in samples]
+    if sum(shares) / len(shares) > MAX_UNKNOWN:
+        worst = samples[max(range(len(shares)), key=shares.__getitem__)]["id"]
+        raise ValueError(
+            f"{what}: {sum(shares) / len(shares):.0%} of the tokens are {tokenizer.unk_token!r}, words that the "
+            f"tokenizer does not know, most of them in {worst!r}; take a model that can read this text."
+        )
 
 
 def _sample(row: Mapping[str, Any], place: int, tokenizer: Any, what: str) -> Sample:

@@ -364,6 +364,10 @@ def test_options_that_cannot_work(tmp_path: Path, changes: dict[str, Any], messa
         ([{"id": "a", "prompt": "the home", "completion": ""}], "the completion has none"),
         ([{"id": "a", "input_ids": [5, 6], "labels": [5]}], "2 input_ids and 1 labels"),
         ([{"id": "a", "input_ids": [5, 6]}, {"id": "a", "text": "law"}], "id 'a' comes twice"),
+        (
+            [{"id": "a", "text": "Paris is the capital"}],
+            "of the tokens are '<.unk.>', words that the tokenizer does not",
+        ),
     ],
 )
 def test_data_that_cannot_be_learnt(theta_0: Path, tmp_path: Path, rows: Any, message: str) -> None:
