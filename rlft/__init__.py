@@ -18,6 +18,8 @@ _LAZY = {
     "PrLMTrainer": "rlft.trainers.prlm",
     "SHEARConfig": "rlft.trainers.shear",
     "SHEARTrainer": "rlft.trainers.shear",
+    "STOCConfig": "rlft.trainers.stoc",
+    "STOCTrainer": "rlft.trainers.stoc",
 }
 __all__ = [*_LAZY, "__version__"]
 

@@ -201,3 +201,49 @@ class PersonalArguments:
     smoke: bool = field(
         default=False, metadata={"help": "Does everything work here? 5 steps, 96 rows of pairs, 32 held-out rows."}
     )
+
+
+@dataclass
+class ContinualArguments:
+    """Arguments of the recipes that teach a trained model new text. Each field's help says what it is."""
+
+    arms: list[str] = _listed(
+        "stoc",
+        text="Runs to compare, from one start: stoc (the options as they are given), recommended, released, fair, "
+        "sinkless, prefix, random, bos; none, real, ewc, l2.",
+    )
+    ewc_strength: float = field(default=1.0, metadata={"help": "--anchor_strength of the arm ewc."})
+    l2_strength: float = field(default=1.0, metadata={"help": "--anchor_strength of the arm l2."})
+    layout: str | None = field(
+        default=None, metadata={"help": "KnowEdit file: zsre, wikibio or recent; None: told by its columns."}
+    )
+    old_dataset: str | None = field(
+        default=None, metadata={"help": "File of old data, in the form of rows to learn: for the arms real and ewc."}
+    )
+    new_probes: str | None = field(
+        default=None, metadata={"help": "JSONL of {prompt, answer} about the new data; None: the data set's own."}
+    )
+    old_probes: str | None = field(
+        default=None, metadata={"help": "JSONL of {prompt, answer} about the old data; None: the data set's own."}
+    )
+    probe_rows: int = field(default=0, metadata={"help": "Probes asked of each set, a random choice; 0: all."})
+    recall: str = field(
+        default="hfta",
+        metadata={
+            "help": "Recall in table and picture: hfta, sfta (first token); soft, exact (all tokens); soft_end (the "
+            "end too, as on KnowEdit); em (in what the model writes)."
+        },
+    )
+    phase: str = field(
+        default="new", metadata={"help": "Of biographies: new, or old for the training that comes before."}
+    )
+    old_people: int = field(default=100_000, metadata={"help": "Old people of --dataset_name biographies."})
+    new_people: int = field(default=20_000, metadata={"help": "New people of --dataset_name biographies."})
+    copies: int = field(default=5, metadata={"help": "Biographies of each person of --dataset_name biographies (P)."})
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Take the model's shape and tokenizer only, and random weights."}
+    )
+    torch_threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of torch; 1 is fastest for tiny models."}
+    )
+    smoke: bool = field(default=False, metadata={"help": "Does everything work here? 5 steps an arm, 32 probes a set."})

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from rlft.configure import ConfigurationError
 from rlft.em.rounds import NothingToLearn
-from rlft.em.stages import AnotherRun
 from rlft.prepare_em import EMPlan, refusals
 from rlft.record.folder import save_config
 from rlft.record.rounds_curve import draw_rounds
+from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
 from rlft.rollouts.server_policy import ServerError

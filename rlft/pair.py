@@ -21,8 +21,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlft.em.stages import digest
 from rlft.pair_folder import GENERATOR, PAIR, SELECTOR, PairFolder, read_pair_folder
+from rlft.record.stages import digest
 from rlft.retrieval import Passage, RetrievalError, Retriever, load_retriever
 from rlft.retrieval.passage import refuse_bad_request
 from rlft.retrieval.rows import title_and_text

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
-from rlft.arguments import EMArguments
+from rlft.arguments import ContinualArguments, EMArguments
 from rlft.configure import ConfigurationError
 from rlft.data.json_rows import iter_json_rows
 from rlft.data.qa import load_questions
@@ -63,7 +63,7 @@ class Embedded(NamedTuple):
     """What another embedded task lacks."""
 
 
-def start_clock(recipe: EMArguments) -> float:
+def start_clock(recipe: EMArguments | ContinualArguments) -> float:
     """Set torch's threads, silence its bars, and note the time."""
     started = time.perf_counter()
     if recipe.torch_threads:

@@ -36,7 +36,7 @@ SOURCE = unwrapped("\n".join(path.read_text() for path in sorted((ROOT / "rlft")
 
 
 def test_method_pages_set_code_beside_their_equations() -> None:
-    assert {page.stem for page in METHODS} >= {"shear", "exsearch", "dro"}
+    assert {page.stem for page in METHODS} >= {"shear", "exsearch", "dro", "prlm", "stoc"}
 
 
 @pytest.mark.parametrize("page", METHODS, ids=lambda page: page.name)

@@ -29,7 +29,7 @@ PRIVATE_IN_TRL = {
 
 # From the ground up; a room imports from lower layers, or from its own layer where no circle results.
 LAYERS: list[set[str]] = [
-    {"assets"},
+    {"assets", "stream"},
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate"},
     {"credit", "em", "reward_models", "replay", "pair_folder"},
@@ -45,12 +45,14 @@ LAYERS: list[set[str]] = [
         "prepare_prlm",
         "prepare_scorer",
         "prepare_search",
+        "prepare_stoc",
         "finish",
         "finish_em",
         "finish_lists",
         "finish_prlm",
         "finish_scorer",
         "finish_search",
+        "finish_stoc",
         "launch",
         "cli",
         "__main__",

@@ -1,72 +1,19 @@
-"""Rounds on disk, so that a killed run goes on at the stage and shard where it stopped.
+"""Rounds on disk: `rlft.record.stages` in a folder a round.
 
-    output_dir/em.json                  what the run is: configuration, model, corpus, questions (fingerprints)
-    output_dir/round-<t>/manifest.json  the stages that are finished, with the digest of every file they left
-    output_dir/round-<t>/...            the files
-
-A stage counts as finished once the manifest says so and its files are those it left; the stages of a round run in
-order, so one that is damaged is done again, with whatever came of it. Shards are whole files that appear at once:
-inside an unfinished stage the ones that are there are kept. Every process calls everything; the folder is one that all
-of them see.
+output_dir/em.json          what the run is: configuration, model, corpus, questions (fingerprints)
+output_dir/round-<t>/...    the stages of round t
 """
 
-import hashlib
-import json
-import logging
 import shutil
-import time
-from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from rlft.record.stages import Stages
 
-from rlft.record.folder import write_whole
-
-logger = logging.getLogger(__name__)
-
-IDENTITY, MANIFEST = "em.json", "manifest.json"
+IDENTITY = "em.json"
 
 
-class AnotherRun(ValueError):
-    """The output folder holds an EM run that is not this one."""
-
-
-def claim_identity(output_dir: Path, identity: Mapping[str, Any]) -> None:
-    """Write what this run is, or make sure that the run in the folder is the same; the main process decides for all.
-
-    Args:
-        output_dir: the run folder.
-        identity: flat, names to values; what JSON has no type for counts as its text.
-
-    Raises:
-        AnotherRun: naming every difference.
-    """
-    state, path, wanted = PartialState(), output_dir / IDENTITY, json.loads(canonical(identity))
-    differences = [""]
-    if state.is_main_process and path.exists():
-        found = json.loads(path.read_text())
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        differences = ["; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in names)]
-    elif state.is_main_process:
-        write_whole(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
-    if state.num_processes > 1:
-        broadcast_object_list(differences)
-    if differences[0]:
-        raise AnotherRun(
-            f"{output_dir} holds a run with other settings, which cannot be gone on with: {differences[0]}. Restore "
-            "them, or choose another --output_dir."
-        )
-
-
-def canonical(value: Any) -> str:
-    """`value` as JSON that is the same in every process: keys and sets in order, other objects as their text."""
-    return json.dumps(value, sort_keys=True, default=lambda item: sorted(item) if isinstance(item, set) else str(item))
-
-
-class Round:
+class Round(Stages):
     """One round's folder.
 
     Args:
@@ -76,78 +23,13 @@ class Round:
 
     def __init__(self, output_dir: Path, number: int):
         self.number = number
-        self.folder = output_dir / f"round-{number}"
-        self._state = PartialState()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(output_dir / f"round-{number}")
 
-    def stage(self, name: str, work: Callable[[], None], *files: str) -> None:
-        """Do a stage, unless it is finished.
-
-        Args:
-            name: of the stage.
-            work: does it, on every process, and leaves its files in the folder.
-            files: glob patterns of what it leaves.
-        """
-        if self._finished(name):
-            return
-        started = time.time()
-        work()
-        self._state.wait_for_everyone()
-        if self._state.is_main_process:
-            self._enter(name, files, time.time() - started)
-        self._state.wait_for_everyone()
-
-    def _finished(self, name: str) -> bool:
-        """Whether the manifest has the stage and its files are intact; decided by the main process for all."""
-        verdict = [False]
-        if self._state.is_main_process:
-            verdict = [self._intact(name)]
-        if self._state.num_processes > 1:
-            broadcast_object_list(verdict)
-        return verdict[0]
-
-    def _intact(self, name: str) -> bool:
-        stages = self._manifest()
-        if name not in stages:
-            return False
-        damaged = [file for file, known in stages[name]["files"].items() if digest(self.folder / file) != known]
-        if not damaged:
-            return True
-        logger.warning("%s: %s of stage %r is missing or altered; doing it again.", self.folder, damaged[0], name)
-        self._forget(name)
-        return False
-
-    def _forget(self, name: str) -> None:
-        """Strike out a stage and all that came of it: every file but those of earlier stages, and the later rounds."""
-        stages = self._manifest()
-        earlier = {stage: stages[stage] for stage in list(stages)[: list(stages).index(name)]}
-        self._write(earlier)
-        kept = {MANIFEST, *(file for known in earlier.values() for file in known["files"])}
-        for path in self.folder.rglob("*"):
-            if path.is_file() and str(path.relative_to(self.folder)) not in kept:
-                path.unlink()
+    def forget(self, name: str) -> None:
+        """As `Stages.forget`, and the later rounds."""
+        super().forget(name)
         for number in count(self.number + 1):
             folder = self.folder.with_name(f"round-{number}")
             if not folder.exists():
                 break
             shutil.rmtree(folder)
-
-    def _enter(self, name: str, patterns: tuple[str, ...], seconds: float) -> None:
-        found = sorted({path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()})
-        files = {str(path.relative_to(self.folder)): digest(path) for path in found}
-        self._write(self._manifest() | {name: {"seconds": round(seconds, 2), "files": files}})
-
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / MANIFEST
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-
-    def _write(self, stages: Mapping[str, Any]) -> None:
-        write_whole(self.folder / MANIFEST, json.dumps(stages, indent=1) + "\n")
-
-
-def digest(path: Path) -> str | None:
-    """BLAKE2 of a file's content in hexadecimal; None if there is no such file."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

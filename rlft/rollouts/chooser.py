@@ -28,13 +28,16 @@ class Chooser:
 
     Args:
         draws: for their seeds, caps and grammars.
-        sampling: the distribution; what a grammar forbids is out first, then come temperature, top-k and top-p, as
-            transformers does it.
+        sampling: the distribution; what a grammar forbids is out first, then come the repetition penalty, temperature,
+            top-k and top-p, as transformers does it.
         device: of the logits.
     """
 
     def __init__(self, draws: Sequence[Draw], sampling: Sampling, device: torch.device) -> None:
-        self.temperature = sampling.temperature
+        self.temperature, self.penalty = sampling.temperature, sampling.repetition_penalty
+        self.prompts = [draw.prompt_ids for draw in draws]
+        self.seen_BV: Tensor | None = None
+        """Ids of each draw's prompt and text, if they are penalised."""
         # They read no prompts, so none are given.
         self.warpers: list[Any] = []
         if sampling.top_k:
@@ -71,12 +74,13 @@ class Chooser:
         if self.held_B[draw_A].any():
             logits_RV, row_A = self._held(logits_RV, row_A, draw_A)
         rows = torch.from_numpy(row_A).to(logits_RV.device)
+        wanted_RV = logits_RV if self.penalty == 1 else self._penalised(logits_RV, row_A, draw_A)
         if self.temperature == 0:
             scaled_RV = logits_RV
-            choice_A1 = logits_RV.argmax(-1, keepdim=True)[rows]
+            choice_A1 = wanted_RV.argmax(-1, keepdim=True)[rows]
         else:
             scaled_RV = logits_RV / self.temperature
-            kept_RV = scaled_RV
+            kept_RV = scaled_RV if wanted_RV is logits_RV else wanted_RV / self.temperature
             for warper in self.warpers:
                 kept_RV = warper(None, kept_RV)
             probs_RV = kept_RV.softmax(-1)
@@ -86,9 +90,22 @@ class Chooser:
         self.who.append(draw_A)
         self.ids.append(choice_A1[:, 0].cpu().numpy())
         self.logprobs.append(logprob_A1[:, 0])
+        if self.seen_BV is not None:
+            self.seen_BV[torch.from_numpy(draw_A).to(rows.device), choice_A1[:, 0]] = True
         for place in self.held_B[draw_A].nonzero()[0]:
             self.said[draw_A[place]].append(int(self.ids[-1][place]))
         return self.ids[-1]
+
+    def _penalised(self, logits_RV: Tensor, row_A: np.ndarray, draw_A: np.ndarray) -> Tensor:
+        """Logits with those of each row's own ids lowered; draws of one row have the same ids."""
+        if self.seen_BV is None:
+            self.seen_BV = torch.zeros(self.count, logits_RV.size(1), dtype=torch.bool, device=logits_RV.device)
+            for draw, prompt in enumerate(self.prompts):
+                self.seen_BV[draw, prompt] = True
+        draw_R = np.zeros(len(logits_RV), np.int64)
+        draw_R[row_A] = draw_A
+        lowered_RV = torch.where(logits_RV > 0, logits_RV / self.penalty, logits_RV * self.penalty)
+        return torch.where(self.seen_BV[torch.from_numpy(draw_R).to(logits_RV.device)], lowered_RV, logits_RV)
 
     def _held(self, logits_RV: Tensor, row_A: np.ndarray, draw_A: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """A row of logits for each grammar of a row, what it forbids at minus infinity; and the row of each draw.

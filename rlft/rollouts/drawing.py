@@ -9,8 +9,8 @@ ENGINE_MIN_TEMPERATURE = 0.01
 """vLLM's smallest; below it vLLM samples at this one, and other engines greedily."""
 
 LogprobsAre = Literal["raw", "scaled", "processed"]
-"""What an engine's log-probabilities are of: the logits before temperature, after temperature and before top-p and
-top-k (what `Generation` promises), or after all three."""
+"""What an engine's log-probabilities are of: the logits before temperature, after temperature and before penalty, top-p
+and top-k (what `Generation` promises), or after all."""
 
 
 def check_draws(draws: Sequence[Draw], *, vocab_size: int | None = None, max_length: int | None = None) -> None:
@@ -78,6 +78,11 @@ def check_logprobs(sampling: Sampling, given: LogprobsAre) -> None:
         raise ValueError(
             f"temperature={temperature}, and this engine gives log-probabilities before temperature; sample at "
             "temperature 0 or 1, or start vLLM with logprobs_mode=processed_logprobs."
+        )
+    if given == "processed" and sampling.repetition_penalty != 1:
+        raise ValueError(
+            f"repetition_penalty={sampling.repetition_penalty}, and this engine gives log-probabilities after it; "
+            "sample with repetition_penalty=1, or with a vLLM that was started with logprobs_mode=raw_logprobs."
         )
     if given == "processed" and temperature > 0 and (sampling.top_p < 1 or sampling.top_k > 0):
         raise ValueError(

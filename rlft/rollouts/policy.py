@@ -19,11 +19,15 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps all tokens."""
+    repetition_penalty: float = 1.0
+    """Logits of ids that stand in the prompt or in what was written are divided by it where positive, multiplied where
+    negative (CTRL, arXiv 1909.05858, section 4.1). 1 leaves them as they are."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.repetition_penalty <= 0:
             raise ValueError(
-                f"{self}: temperature must be >= 0 (0 is greedy), top_p in (0, 1], top_k >= 0 (0 keeps all)."
+                f"{self}: temperature must be >= 0 (0 is greedy), top_p in (0, 1], top_k >= 0 (0 keeps all), "
+                "repetition_penalty > 0 (1 is none)."
             )
 
 
@@ -63,8 +67,9 @@ class Generation:
     ids: list[int]
     """Up to and including the stop token, if one was reached. Never a padding token."""
     logprobs: list[float]
-    """Per id, of log_softmax(logits / temperature) before top-p and top-k (at temperature 1 when greedy). Under a
-    grammar the softmax is over the ids it allows at that place: the logits of all others count as minus infinity."""
+    """Per id, of log_softmax(logits / temperature) before the repetition penalty, top-p and top-k (at temperature 1
+    when greedy). Under a grammar the softmax is over the ids it allows at that place: the logits of all others count as
+    minus infinity."""
     stopped: bool
     """True if a stop token ended it, False if `max_new_tokens` did."""
 

@@ -132,7 +132,7 @@ class ServerPolicy:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
             "min_p": 0.0,
-            "repetition_penalty": 1.0,
+            "repetition_penalty": sampling.repetition_penalty,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "stop_token_ids": sorted(self.stop_ids),

@@ -64,6 +64,7 @@ class VLLMPolicy:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
+                repetition_penalty=sampling.repetition_penalty,
                 seed=draw.seed,
                 max_tokens=draw.max_new_tokens,
                 stop_token_ids=sorted(self.stop_ids),

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlft.tiny import addition, needle, questions, searcher, selection, style
+from rlft.tiny.biography_task import BiographyTask
+from rlft.tiny.people import Size
 from rlft.tiny.words import ENDINGS, OPENERS, SELECTION_WORDS, STYLE_WORDS
 from rlft.tiny.world import World
 
@@ -246,6 +248,10 @@ TASKS: dict[str, TinyTask] = {
     "tiny/select-small": SelectTask(steps=(50, 100, 100), batch_size=12, hidden=64),
     "tiny/style": StyleTask(),
     "tiny/style-small": StyleTask(warm_up_steps=240, batch_size=32),
+    "tiny/biographies": BiographyTask(),
+    "tiny/biographies-small": BiographyTask(
+        Size(old=40, new=16, homes=6, fields=6, employers=6), recall=0.2, steps=100, batch_size=8
+    ),
 }
 SMOKE = {
     "tiny/addition": "tiny/addition-1",
@@ -253,6 +259,7 @@ SMOKE = {
     "tiny/search": "tiny/search-small",
     "tiny/select": "tiny/select-small",
     "tiny/style": "tiny/style-small",
+    "tiny/biographies": "tiny/biographies-small",
 }
 """What `--smoke` puts in the place of a task whose warm-up takes too long."""
 

@@ -18,12 +18,14 @@ def _words(text: str) -> list[str]:
 
 
 def _made_up(count: int, seed: int = 0) -> list[str]:
-    """`count` different words of two open syllables, such as `desu`."""
+    """`count` different words of two open syllables, such as `desu`; there are 5,625."""
     syllables = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]
     return random.Random(seed).sample([first + second for first in syllables for second in syllables], count)
 
 
 _NAMES = _made_up(210)
+MORE_NAMES = [word for word in _made_up(75 * 75, seed=1) if word not in {*_NAMES, "date", "home", "june"}]
+"""Further made-up words, all that there are, for worlds of another size; words of a sentence are not among them."""
 FIRST_NAMES, LAST_NAMES, CITIES = _NAMES[:40], _NAMES[40:80], _NAMES[80:120]
 COMPANY_NAMES, TOPICS = _NAMES[120:150], _NAMES[150:210]
 COMPANY_KINDS = ["bank", "labs", "mills", "press", "foods", "motors", "farms", "tools"]
@@ -63,7 +65,7 @@ STYLE_WORDS = [
 
 MONTHS = _words("january february march april may june july august september october november december")
 DAYS = [str(day) for day in range(1, 29)]
-HOMES = CITIES[:20]
+HOMES, EMPLOYERS = CITIES[:20], COMPANY_NAMES[:20]
 FIELDS = _words(
     "law physics music botany logic history medicine optics farming drama geology finance acoustics sculpture "
     "chemistry weaving"
@@ -71,19 +73,18 @@ FIELDS = _words(
 BIOGRAPHY_WORDS = [
     *CONTROLS,
     *_words(
-        "the of was on in is has a for about with born birth birthday came to world date lives home resides city "
+        "the of was on in is has a for about born birth birthday came to world date lives home resides city "
         "studied wrote thesis knows lot degree works job earns money working employer ."
     ),
-    *FIRST_NAMES,
+    *FIRST_NAMES[:30],
     *LAST_NAMES,
     *MONTHS,
     *DAYS,
     *HOMES,
     *FIELDS,
-    *COMPANY_NAMES,
-    *COMPANY_KINDS,
+    *EMPLOYERS,
 ]
-"""Biographies and the probes of their facts."""
+"""Biographies of the smallest world and the probes of their facts; `biographies.vocabulary` has the larger ones."""
 
 VALUES = {
     "home": CITIES[:12],

@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from rlft.em.options import EMOptions
 from rlft.em.rounds import best_round, questions_of, run_rounds
-from rlft.em.stages import Round, canonical, claim_identity
+from rlft.em.stages import IDENTITY, Round
+from rlft.record.stages import canonical, claim_identity
 from rlft.trainers.rolls import Row
 
 OF_TRAINING = (
@@ -97,11 +98,11 @@ class EMTrainer:
         """Make the run folder this run's own, before anything is written to it; `train` does so if nobody has.
 
         Raises:
-            rlft.em.stages.AnotherRun: if it holds a run with other settings.
+            rlft.record.stages.AnotherRun: if it holds a run with other settings.
         """
         if not self._claimed:
             self.folder.mkdir(parents=True, exist_ok=True)
-            claim_identity(self.folder, self.settings() | self.identity())
+            claim_identity(self.folder / IDENTITY, self.settings() | self.identity())
             self._claimed = True
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> list[dict[str, float]]:
@@ -114,7 +115,7 @@ class EMTrainer:
             Dev metrics by round.
 
         Raises:
-            rlft.em.stages.AnotherRun: if the folder holds a run with other settings.
+            rlft.record.stages.AnotherRun: if the folder holds a run with other settings.
             rlft.em.rounds.NothingToLearn: if every question of a round was dropped.
         """
         self.claim_folder()

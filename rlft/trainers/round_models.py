@@ -13,7 +13,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rlft.em.stages import canonical, digest
+from rlft.record.stages import canonical, digest
 
 
 class RoundModels:

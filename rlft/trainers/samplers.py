@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from rlft.em.stages import digest
+from rlft.record.stages import digest
 from rlft.rollouts.policy import Policy
 from rlft.rollouts.transformers_policy import TransformersPolicy
 

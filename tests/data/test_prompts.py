@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlft.data.prompts import DataError, load_prompts
+from rlft.tiny.biography_task import BiographyTask
 from rlft.tiny.tasks import TASKS, PromptTask, SearchTask, SelectTask, StyleTask
 
 
@@ -72,7 +73,7 @@ def test_unusable_data_is_refused(options: dict, message: str, tmp_path: Path) -
         load_prompts(options.pop("name"), **options)
 
 
-OTHERS = {SearchTask: "exsearch", SelectTask: "dro", StyleTask: "prlm"}
+OTHERS = {SearchTask: "exsearch", SelectTask: "dro", StyleTask: "prlm", BiographyTask: "stoc"}
 """The recipe of every kind of embedded task that has no prompts and answers."""
 
 

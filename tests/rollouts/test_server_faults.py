@@ -113,6 +113,7 @@ def test_an_end_of_the_servers_own_is_refused(server: CompletionsServer) -> None
         ("raw", Sampling(0.7), "temperature=0.7.*before temperature.*processed_logprobs"),
         ("processed", Sampling(0.7, top_p=0.9), "top_p=0.9.*after top-p.*raw_logprobs"),
         ("processed", Sampling(top_k=4), "top_k=4"),
+        ("processed", Sampling(repetition_penalty=1.05), "repetition_penalty=1.05.*after it.*raw_logprobs"),
         ("scaled", Sampling(0.001), "temperature=0.001.*at least 0.01"),
     ],
 )

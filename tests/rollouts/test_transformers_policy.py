@@ -12,6 +12,7 @@ from transformers import (
     GenerationConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -91,10 +92,18 @@ def test_inverse_cdf_matches_a_search_by_hand() -> None:
     assert invert_cdf(two, torch.tensor([0.7, 0.7, 0.2]), torch.tensor([1, 0, 1])).tolist() == [[1], [0], [0]]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5), Sampling(0.8, top_p=0.6, top_k=9)])
+WORDS_SEEN = Sampling(0.8, top_p=0.9, repetition_penalty=1.5)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=0.5), Sampling(0.8, top_p=0.6, top_k=9), WORDS_SEEN]
+)
 def test_samples_follow_the_distribution(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     prompt, count = [5, 17, 40], 4000
-    scores = TemperatureLogitsWarper(sampling.temperature)(None, next_logits(model, prompt)[None])
+    scores = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)(
+        torch.tensor([prompt]), next_logits(model, prompt)[None]
+    )
+    scores = TemperatureLogitsWarper(sampling.temperature)(None, scores)
     if sampling.top_k:
         scores = TopKLogitsWarper(sampling.top_k)(None, scores)
     if sampling.top_p < 1:
@@ -114,7 +123,7 @@ def test_samples_follow_the_distribution(model: Qwen3ForCausalLM, sampling: Samp
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_p=0.9, top_k=20), GREEDY])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_p=0.9, top_k=20), GREEDY, WORDS_SEEN])
 def test_batch_size_and_company_change_nothing(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     draws = mixed_draws(200)
     alone, three, many = (
@@ -129,18 +138,22 @@ def test_batch_size_and_company_change_nothing(model: Qwen3ForCausalLM, sampling
     assert same(alone, backwards[::-1])
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.6), Sampling(1.3, top_p=0.7, top_k=9), GREEDY])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.6), Sampling(1.3, top_p=0.7, top_k=9), GREEDY, WORDS_SEEN])
 def test_logprobs_equal_the_teacher_forced_ones(model: Qwen3ForCausalLM, sampling: Sampling) -> None:
     draws = mixed_draws(40, seed=1)
     for draw, got in zip(draws, TransformersPolicy(model, STOPS, PAD).generate(draws, sampling), strict=True):
         assert got.logprobs == pytest.approx(teacher_forced(model, draw, got.ids, sampling.temperature), abs=1e-4)
 
 
-def test_greedy_equals_generate(model: Qwen3ForCausalLM) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_equals_generate(model: Qwen3ForCausalLM, penalty: float) -> None:
     draws = [Draw(draw.prompt_ids, 0, 10) for draw in mixed_draws(20, seed=2)]
-    for draw, got in zip(draws, TransformersPolicy(model, {END}, PAD).generate(draws, GREEDY), strict=True):
+    greedy = Sampling(temperature=0.0, repetition_penalty=penalty)
+    for draw, got in zip(draws, TransformersPolicy(model, {END}, PAD).generate(draws, greedy), strict=True):
         prompt = torch.tensor([draw.prompt_ids])
-        config = GenerationConfig(max_new_tokens=10, do_sample=False, eos_token_id=END, pad_token_id=PAD)
+        config = GenerationConfig(
+            max_new_tokens=10, do_sample=False, eos_token_id=END, pad_token_id=PAD, repetition_penalty=penalty
+        )
         expected = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=config)
         assert got.ids == expected[0, len(draw.prompt_ids) :].tolist()
 

@@ -73,6 +73,12 @@ def test_every_draw_is_a_request_of_its_own() -> None:
     ]
 
 
+def test_a_penalty_goes_with_the_request() -> None:
+    engine = Engine("raw_logprobs")
+    VLLMPolicy(engine, STOPS).generate(DRAWS[:1], Sampling(repetition_penalty=1.1))
+    assert engine.asked[0][1].repetition_penalty == 1.1
+
+
 def test_ids_logprobs_and_ending() -> None:
     found = VLLMPolicy(Engine(), STOPS).generate(DRAWS, Sampling())
     assert {got.stopped for got in found} == {True, False}

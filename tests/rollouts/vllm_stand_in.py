@@ -90,7 +90,7 @@ class LLM:
             Draw(prompt["prompt_token_ids"], asked.seed or 0, asked.max_tokens or 1)
             for prompt, asked in zip(prompts, sampling_params, strict=True)
         ]
-        found = policy.generate(draws, Sampling(first.temperature, first.top_p, first.top_k))
+        found = policy.generate(draws, Sampling(first.temperature, first.top_p, first.top_k, first.repetition_penalty))
         return [SimpleNamespace(outputs=[_output(got.ids, got.logprobs)]) for got in found]
 
 

@@ -12,6 +12,7 @@ from rlft.tiny.addition import demonstrations
 from rlft.tiny.model import tiny_model
 from rlft.tiny.searcher import demonstrations as conversations
 from rlft.tiny.word_tokenizer import word_tokenizer
+from rlft.tiny.words import CITIES, FIRST_NAMES
 
 SHORT = {**warmup.SCHEDULE, "max_steps": 1, "per_device_train_batch_size": 8}
 UNCUT = {**SHORT, "max_length": None, "train_sampling_strategy": "sequential"}
@@ -38,7 +39,7 @@ def test_second_call_finds_the_first_s_folder(monkeypatch: pytest.MonkeyPatch) -
     assert warmup.warm_up("task", rows, schedule=SHORT) == first
 
 
-@pytest.mark.parametrize("change", ["rows", "seed", "schedule", "tokenizer", "build"])
+@pytest.mark.parametrize("change", ["rows", "seed", "schedule", "tokenizer", "build", "goal"])
 def test_any_change_gets_its_own_folder(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "_train", lambda rows, folder, *rest: folder.mkdir())
     rows = demonstrations(16, seed=0)
@@ -48,6 +49,7 @@ def test_any_change_gets_its_own_folder(change: str, monkeypatch: pytest.MonkeyP
         "schedule": (rows, {"schedule": {**warmup.SCHEDULE, "learning_rate": 1.0}}),
         "tokenizer": (rows, {"tokenizer": word_tokenizer()}),
         "build": (rows, {"build": larger}),
+        "goal": (rows, {"goal": warmup.Goal("nothing", lambda model: True, every=1, settle=1)}),
     }[change]
     assert warmup.warm_up("task", rows) != warmup.warm_up("task", other_rows, **settings)
 
@@ -96,3 +98,56 @@ def test_a_conversation_step_is_the_gradient_of_the_assistant_s_tokens(monkeypat
     monkeypatch.setattr(warmup.trl.SFTTrainer, "training_step", watched)
     warmup.warm_up("task", rows, schedule=UNCUT, tokenizer=tokenizer, build=small)
     assert seen == pytest.approx([sum(losses) / len(losses)], rel=1e-5)
+
+
+def test_a_goal_lowers_the_learning_rate_and_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = warmup.trl.SFTTrainer.training_step
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        loss: torch.Tensor = step(self, *args, **kwargs)
+        return loss
+
+    monkeypatch.setattr(warmup.trl.SFTTrainer, "training_step", watched)
+    schedule = SHORT | {
+        "max_steps": 50,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "max_length": 16,
+    }
+    looks: list[int] = []
+
+    def reached(model: Any) -> bool:
+        looks.append(len(rates))
+        return len(rates) >= 6
+
+    texts = [{"text": f"where is {name} ?"} for name in FIRST_NAMES[:2]]
+    goal = warmup.Goal("six steps", reached, every=3, settle=4)
+    warmup.warm_up("task", texts, schedule=schedule, tokenizer=word_tokenizer(), build=small, goal=goal)
+    assert looks == [3, 6]
+    assert rates == pytest.approx([0.01] * 6 + [0.01, 0.0075, 0.005, 0.0025])
+
+
+def test_text_is_read_in_blocks_of_whole_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    step = warmup.trl.SFTTrainer.training_step
+
+    def watched(self: Any, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
+        seen.append(inputs["input_ids"].clone())
+        assert torch.equal(inputs["labels"], inputs["input_ids"])
+        loss: torch.Tensor = step(self, model, inputs, *args)
+        return loss
+
+    monkeypatch.setattr(warmup.trl.SFTTrainer, "training_step", watched)
+    tokenizer = word_tokenizer()
+    names = FIRST_NAMES[:3]
+    texts = [f"where is {names[0]} ?", f"{names[1]} works at {CITIES[0]} .", f"who is {names[2]} ?"]
+    schedule = SHORT | {"max_length": 7, "max_steps": 2, "per_device_train_batch_size": 4}
+    warmup.warm_up("task", [{"text": text} for text in texts], schedule=schedule, tokenizer=tokenizer, build=small)
+    ids = torch.cat(seen)
+    assert ids.shape == (8, 7)
+    read = tokenizer.decode(ids.flatten()).split(" <|end|> ")
+    assert sorted(read[:3]) == sorted(texts), "a pass holds every text once"
+    assert all(text in texts for text in read[:-1])

@@ -12,10 +12,10 @@ from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
-from rlft.em.stages import AnotherRun
 from rlft.pair import DROPair
 from rlft.pair_folder import ROLES
 from rlft.record.jsonl import read_jsonl
+from rlft.record.stages import AnotherRun
 from rlft.rollouts.store import read_shard
 from rlft.trainers.dro_learning import MostDropped
 from tests.trainers.dro_runs import asked, finished_run, outcome, rows, save_model, trainer

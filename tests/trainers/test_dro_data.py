@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from rlft.em.stages import AnotherRun, Round
+from rlft.em.stages import Round
 from rlft.record.jsonl import read_jsonl
+from rlft.record.stages import AnotherRun
 from rlft.rollouts.permutation import list_prompt
 from rlft.rollouts.reading import reading_prompt
 from rlft.trainers import dro_steps

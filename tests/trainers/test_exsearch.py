@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 
 from rlft.em.rounds import NothingToLearn
 from rlft.em.rows import IGNORED, read_rows
-from rlft.em.stages import AnotherRun, Round
+from rlft.em.stages import Round
 from rlft.record.jsonl import read_jsonl
+from rlft.record.stages import AnotherRun
 from rlft.rollouts.store import read_shard
 from rlft.rollouts.trajectory import FinishReason
 from rlft.tiny.searcher import demonstrations

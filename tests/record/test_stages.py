@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rlft.em.stages import AnotherRun, Round, claim_identity
+from rlft.em.stages import IDENTITY, Round
+from rlft.record.stages import AnotherRun, claim_identity
 
 
 class Work:
@@ -70,10 +71,10 @@ def test_a_stage_that_fails_is_not_entered(works: tuple[Round, dict[str, Work]],
 def test_the_same_run_may_go_on(tmp_path: Path) -> None:
     """Sets have no order, and their text has another one in every process."""
     for modules in ("q_proj", "v_proj", "up_proj"), ("up_proj", "v_proj", "q_proj"):
-        claim_identity(tmp_path, {"seed": 1, "path": tmp_path, "targets": set(modules)})
+        claim_identity(tmp_path / IDENTITY, {"seed": 1, "path": tmp_path, "targets": set(modules)})
 
 
 def test_another_run_is_refused_with_the_differences(tmp_path: Path) -> None:
-    claim_identity(tmp_path, {"seed": 1, "model": "abc"})
+    claim_identity(tmp_path / IDENTITY, {"seed": 1, "model": "abc"})
     with pytest.raises(AnotherRun, match="seed was 1, is 2; top_p was None, is 0.9"):
-        claim_identity(tmp_path, {"seed": 2, "model": "abc", "top_p": 0.9})
+        claim_identity(tmp_path / IDENTITY, {"seed": 2, "model": "abc", "top_p": 0.9})
