@@ -81,12 +81,12 @@ PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
     "core": ("needle", CORE, (STEADY,), 16, FIRST),
     "contrasts": ("needle", CONTRASTS, (STEADY,), 16, SCREEN),
     "causes": ("needle", CAUSES, (STEADY,), 16, CHOICE),
-    "windows": ("needle", WINDOWS, (STEADY,), 16, FIRST),
-    "echo": ("echo", ["grpo", "1/rollout", "5/rollout", "10/rollout", "5/contrast", "oracle"], (STEADY,), 16, SCREEN),
-    "wide": ("wide", ["grpo", "1/rollout", "5/rollout", "5/contrast", "oracle"], (STEADY,), 16, SCREEN),
-    "large": ("needle", ["grpo", "1/rollout", "4/rollout", "4/contrast"], (STEADY,), 32, SCREEN),
-    "long": ("long", ["grpo", "1/rollout", "4/rollout"], (STEADY,), 16, SCREEN),
     "rates": ("needle", SWEPT, OTHER_RATES, 16, CHOICE),
+    "windows": ("needle", WINDOWS, (STEADY,), 16, FIRST),
+    "wide": ("wide", ["grpo", "1/rollout", "5/rollout"], (STEADY,), 16, SCREEN),
+    "echo": ("echo", ["grpo", "1/rollout", "5/rollout", "10/rollout", "oracle"], (STEADY,), 16, SCREEN),
+    "large": ("needle", ["grpo", "1/rollout", "4/rollout"], (STEADY,), 32, SCREEN),
+    "long": ("long", ["grpo", "1/rollout", "4/rollout"], (STEADY,), 16, SCREEN),
 }
 """Task, arms, rates, group size and seeds. `best` completes the pairs of each arm's best rate."""
 ALL = [*PHASES, "best", "places"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-DISTANCES = ("wasserstein", "chamfer", "mmd", "cosine")
+DISTANCES = ("wasserstein", "chamfer", "mmd", "cosine", "sinkhorn")
 NORMALIZERS = ("group", "rollout", "mean_one")
 HIDDEN = ("post_norm", "pre_norm")
 STATES = ("auto", "scoring", "loss", "generate", "forward")
@@ -17,6 +17,7 @@ class CreditOptions:
         window: tokens in a span.
         stride: tokens between span starts.
         distance: distance between spans.
+        tolerance: largest certified relative gap of a Wasserstein minimum; 0 is exact.
         normalize: what weights are divided by.
         mix: share of the SHEAR weight.
         correct_threshold: a rollout with this total reward or more is correct.
@@ -35,7 +36,11 @@ class CreditOptions:
     window: int = field(default=100, metadata={"help": "SHEAR: tokens in a span."})
     stride: int = field(default=25, metadata={"help": "SHEAR: tokens between span starts, at most window."})
     distance: str = field(
-        default="wasserstein", metadata={"help": "SHEAR: wasserstein (exact), chamfer, mmd or cosine."}
+        default="wasserstein", metadata={"help": "SHEAR: wasserstein, chamfer, mmd, cosine or sinkhorn."}
+    )
+    tolerance: float = field(
+        default=0.0,
+        metadata={"help": "SHEAR: certified relative gap allowed in a Wasserstein minimum; 0 is exact."},
     )
     normalize: str = field(
         default="group",
@@ -83,6 +88,8 @@ class CreditOptions:
                 f"window={self.window}, stride={self.stride}: spans need 1 <= stride <= window; "
                 "lower --stride or raise --window."
             )
+        if not 0.0 <= self.tolerance < 1.0:
+            raise ValueError(f"tolerance={self.tolerance} must lie in [0, 1); --tolerance 0 is exact, 0.01 is 1 %.")
         if not 0.0 <= self.mix <= 1.0:
             raise ValueError(f"mix={self.mix} must lie in [0, 1]; 1 is SHEAR, 0 is plain GRPO.")
         if self.reward_timeout <= 0:

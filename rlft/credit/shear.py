@@ -9,8 +9,9 @@ states h_i (T_i, H) and outcomes r_i:
     omega_{i,t} = max over spans k that cover t of d_{i,k} / n_bar
     A~_{i,t}   = A_i * omega_{i,t}
 
-A group without both outcomes keeps weight 1. Differences from the paper: W1 is exact instead of Sinkhorn's; a span set
-ends with the first span that reaches the last token. `normalize`, `mix` and `exclude_answer` are options of ours.
+A group without both outcomes keeps weight 1. Differences from the paper: W1 is exact, or certified to a tolerance,
+instead of Sinkhorn's; a span set ends with the first span that reaches the last token. `normalize`, `mix` and
+`exclude_answer` are options of ours.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from rlft.credit.distances import UNITLESS, nearest_by
 from rlft.credit.group import Group
 from rlft.credit.options import NORMALIZERS
-from rlft.credit.spans import Span, max_over_covering, spans
+from rlft.credit.spans import max_over_covering, spans
 
 
 def span_scores(
@@ -32,27 +33,62 @@ def span_scores(
     window: int = 100,
     stride: int = 25,
     distance: str = "wasserstein",
+    tolerance: float = 0.0,
 ) -> list[np.ndarray | None]:
     """d_{i,k}: distance of every span to its nearest span in any opposing rollout (eq. 4).
 
     Args:
-        hidden: G tensors (T_i, H).
+        hidden: G tensors (T_i, H), on one device.
         correct: G outcomes.
         window: w, tokens in a span.
         stride: s, tokens between span starts.
-        distance: `wasserstein`, `chamfer`, `mmd` or `cosine`.
+        distance: `wasserstein`, `chamfer`, `mmd`, `cosine` or `sinkhorn`.
+        tolerance: `wasserstein` is exact at 0; above it a score is at most 1 / (1 - tolerance) of the exact one.
 
     Returns:
         For each rollout (K_i,) scores, or None where it, or the other side, has no tokens.
+
+    Raises:
+        ValueError: if states are not finite, or differ in width, naming the rollout.
     """
-    nearest = nearest_by(distance, hidden)
+    check_states(hidden)
+    nearest = nearest_by(distance, hidden, tolerance)
     spans_G = [spans(len(hidden_TH), window, stride) for hidden_TH in hidden]
-    sides = {outcome: _laid_end_to_end(hidden, spans_G, correct, outcome) for outcome in (True, False)}
-    scores: list[np.ndarray | None] = []
-    for hidden_TH, spans_K, outcome in zip(hidden, spans_G, correct, strict=True):
-        opposing_UH, spans_L = sides[not outcome]
-        scores.append(nearest(hidden_TH, opposing_UH, spans_K, spans_L) if spans_K and spans_L else None)
+    scores: list[np.ndarray | None] = [None] * len(hidden)
+    sides = [[i for i, outcome in enumerate(correct) if bool(outcome) == side and spans_G[i]] for side in (True, False)]
+    if not all(sides):
+        return scores
+    states_A, states_B = ([hidden[i] for i in side] for side in sides)
+    spans_A, spans_B = ([spans_G[i] for i in side] for side in sides)
+    for side, scores_K in zip(sides, nearest(states_A, states_B, spans_A, spans_B), strict=True):
+        parts = np.split(scores_K, np.cumsum([len(spans_G[i]) for i in side])[:-1])
+        for i, part_K in zip(side, parts, strict=True):
+            scores[i] = part_K
     return scores
+
+
+def check_states(hidden: Sequence[Tensor]) -> None:
+    """Refuse states that no distance can be taken of.
+
+    Args:
+        hidden: G tensors (T_i, H).
+
+    Raises:
+        ValueError: naming the rollout, and the token of the first state that is not finite.
+    """
+    for i, hidden_TH in enumerate(hidden):
+        if hidden_TH.dim() != 2 or hidden_TH.shape[1] != hidden[0].shape[1]:
+            raise ValueError(
+                f"rollout {i} has states of shape {tuple(hidden_TH.shape)}, rollout 0 {tuple(hidden[0].shape)}: states "
+                "of a group are (tokens, hidden width) with one width; they must come from one model and layer."
+            )
+        finite_T = torch.isfinite(hidden_TH).all(1)
+        if not finite_T.all():
+            token = int(finite_T.int().argmin())
+            raise ValueError(
+                f"rollout {i}, token {token}: its hidden state is NaN or infinite, so no distance exists; the forward "
+                "overflowed (train in bf16 or fp32 rather than fp16) or the model has diverged."
+            )
 
 
 def shear_weights(
@@ -62,6 +98,7 @@ def shear_weights(
     window: int = 100,
     stride: int = 25,
     distance: str = "wasserstein",
+    tolerance: float = 0.0,
     normalize: str = "group",
     mix: float = 1.0,
     answer_start: Sequence[int] | None = None,
@@ -73,7 +110,8 @@ def shear_weights(
         correct: G outcomes.
         window: w, tokens in a span.
         stride: s, tokens between span starts.
-        distance: `wasserstein` (paper), `chamfer`, `mmd` or `cosine`.
+        distance: `wasserstein` (paper), `chamfer`, `mmd`, `cosine` or `sinkhorn`.
+        tolerance: largest certified relative gap of a Wasserstein minimum; 0 is exact.
         normalize: `group` divides by n_bar (paper; mmd and cosine have no unit and are left as they are); `rollout`
             gives every rollout mean weight 1; `mean_one` gives the group mean weight 1 over its tokens.
         mix: weights become 1 - mix + mix * omega; 1 is the paper, 0 plain GRPO.
@@ -83,13 +121,13 @@ def shear_weights(
         G fp32 tensors (T_i,) on the CPU; ones where nothing opposes a rollout.
 
     Raises:
-        ValueError: on an unknown distance or normaliser, or window < stride.
+        ValueError: on an unknown distance or normaliser, window < stride, or states that are not finite.
     """
     if normalize not in NORMALIZERS:
         raise ValueError(f"normalize={normalize!r} is not one of {', '.join(NORMALIZERS)}.")
     starts = [len(hidden_TH) for hidden_TH in hidden] if answer_start is None else answer_start
     compared = [hidden_TH[:start] for hidden_TH, start in zip(hidden, starts, strict=True)]
-    scores = span_scores(compared, correct, window=window, stride=stride, distance=distance)
+    scores = span_scores(compared, correct, window=window, stride=stride, distance=distance, tolerance=tolerance)
     norm_bar = float(torch.cat([compared_TH.double().norm(dim=1) for compared_TH in compared]).mean())
     if norm_bar == 0 or all(score is None for score in scores):
         return [torch.ones(len(hidden_TH)) for hidden_TH in hidden]
@@ -115,6 +153,7 @@ def shear(
     window: int = 100,
     stride: int = 25,
     distance: str = "wasserstein",
+    tolerance: float = 0.0,
     normalize: str = "group",
     mix: float = 1.0,
 ) -> list[Tensor]:
@@ -122,7 +161,7 @@ def shear(
 
     Args:
         group: G rollouts with `hidden`.
-        window, stride, distance, normalize, mix: as in `shear_weights`.
+        window, stride, distance, tolerance, normalize, mix: as in `shear_weights`.
 
     Returns:
         G tensors (T_i,).
@@ -138,6 +177,7 @@ def shear(
         window=window,
         stride=stride,
         distance=distance,
+        tolerance=tolerance,
         normalize=normalize,
         mix=mix,
         answer_start=None if group.answer_start is None else [group.answer_start[i] for i in scored],
@@ -148,18 +188,6 @@ def shear(
 
 
 shear.needs = frozenset({"hidden"})  # type: ignore[attr-defined]
-
-
-def _laid_end_to_end(
-    hidden: Sequence[Tensor], spans_G: Sequence[Sequence[Span]], correct: Sequence[bool], outcome: bool
-) -> tuple[Tensor, list[Span]]:
-    """States (U, H) and spans (L) of all rollouts with this outcome; no span crosses from one rollout to the next."""
-    side = [i for i, value in enumerate(correct) if bool(value) == outcome]
-    offset, laid = 0, []
-    for i in side:
-        laid += [(start + offset, end + offset) for start, end in spans_G[i]]
-        offset += len(hidden[i])
-    return torch.cat([hidden[i] for i in side] or [hidden[0][:0]]), laid
 
 
 def _normalized(omega: Sequence[np.ndarray | None], normalize: str) -> list[np.ndarray | None]:

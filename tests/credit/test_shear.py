@@ -1,16 +1,13 @@
 """SHEAR weights: the hand-computed test vector, and every property the method promises."""
 
-import numpy as np
 import pytest
 import torch
 
 from rlft.credit import Group, shear_weights, span_scores
-from rlft.credit.distances import chamfer_nearest, cosine_nearest, mmd_nearest, nearest_by
+from rlft.credit.options import DISTANCES, CreditOptions
 from rlft.credit.shear import shear
 from rlft.credit.spans import spans
 from rlft.credit.transport import wasserstein
-
-DISTANCES = ["wasserstein", "chamfer", "mmd", "cosine"]
 
 
 def rollouts(lengths: tuple[int, ...] = (9, 7, 11, 4), width: int = 5, seed: int = 0) -> list[torch.Tensor]:
@@ -141,39 +138,6 @@ def test_excluded_answer_has_no_influence(normalize: str) -> None:
         assert torch.allclose(weight_T[start:], weight_T[:start].mean())
 
 
-def test_distances_equal_pair_by_pair_formulas() -> None:
-    x, y = rollouts((8, 9))[:2]
-    spans_k, spans_l = spans(8, 3, 2), spans(9, 3, 2)
-    bandwidth = 1.7
-
-    def every_pair(pair) -> list[float]:
-        return [min(pair(x[a:b], y[c:d]) for c, d in spans_l) for a, b in spans_k]
-
-    def chamfer(p: torch.Tensor, q: torch.Tensor) -> float:
-        cost = torch.cdist(p, q)
-        return float(cost.min(1).values.mean() + cost.min(0).values.mean())
-
-    def cosine(p: torch.Tensor, q: torch.Tensor) -> float:
-        return 1 - float(torch.cosine_similarity(p.mean(0), q.mean(0), dim=0))
-
-    def mmd(p: torch.Tensor, q: torch.Tensor) -> float:
-        def kernel(a: torch.Tensor, b: torch.Tensor) -> float:
-            return float(torch.exp(-(torch.cdist(a, b) ** 2) / (2 * bandwidth**2)).mean())
-
-        return max(kernel(p, p) + kernel(q, q) - 2 * kernel(p, q), 0) ** 0.5
-
-    assert chamfer_nearest(x, y, spans_k, spans_l) == pytest.approx(every_pair(chamfer), abs=1e-9)
-    assert cosine_nearest(x, y, spans_k, spans_l) == pytest.approx(every_pair(cosine), abs=1e-9)
-    assert mmd_nearest(x, y, spans_k, spans_l, bandwidth=bandwidth) == pytest.approx(every_pair(mmd), abs=1e-9)
-
-
-def test_mmd_bandwidth_is_the_median_distance() -> None:
-    hidden = rollouts()
-    tokens = torch.cat(hidden)
-    median = np.median(torch.pdist(tokens).numpy())
-    assert nearest_by("mmd", hidden).keywords["bandwidth"] == pytest.approx(median, abs=1e-9)
-
-
 @pytest.mark.parametrize("option", [{"distance": "sliced"}, {"normalize": "sum"}])
 def test_unknown_choice_names_the_known_ones(option: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is not one of"):
@@ -193,3 +157,80 @@ def test_unscored_rollout_takes_no_side() -> None:
     assert torch.equal(weights[2], torch.ones(11))
     others = shear_weights([hidden[i] for i in (0, 1, 3)], [True, False, True], window=4, stride=2)
     assert same([weights[i] for i in (0, 1, 3)], others)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_named(distance: str, value: float) -> None:
+    hidden = rollouts()
+    hidden[2][7, 3] = value
+    with pytest.raises(ValueError, match="rollout 2, token 7"):
+        shear_weights(hidden, CORRECT, window=4, stride=2, distance=distance)
+
+
+def test_widths_that_differ_are_named() -> None:
+    hidden = rollouts()
+    hidden[3] = hidden[3][:, :4]
+    with pytest.raises(ValueError, match=r"rollout 3 has states of shape \(4, 4\), rollout 0 \(9, 5\)"):
+        span_scores(hidden, CORRECT, window=4, stride=2)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
+def test_tolerance_outside_its_range_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=r"tolerance=.* must lie in \[0, 1\)"):
+        span_scores(rollouts(), CORRECT, window=4, stride=2, tolerance=tolerance)
+    with pytest.raises(ValueError, match=r"tolerance=.* must lie in \[0, 1\)"):
+        CreditOptions(tolerance=tolerance).check_credit_options()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_states_that_are_all_equal_have_distance_zero(distance: str) -> None:
+    hidden = [torch.full((length, 5), 3.0) for length in (9, 7, 4)]
+    for scores_K in span_scores(hidden, [True, False, False], window=4, stride=2, distance=distance):
+        assert scores_K is not None
+        assert scores_K == pytest.approx(0, abs=1e-6)
+    for normalize in ("group", "rollout", "mean_one"):
+        for weight_T in shear_weights(hidden, [True, False, False], window=4, stride=2, normalize=normalize):
+            assert torch.isfinite(weight_T).all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_zero_states_give_finite_weights(distance: str) -> None:
+    """All zero: n_bar is 0 and the group keeps weight 1. Some zero: their span means have no direction."""
+    zeros = [torch.zeros(length, 5) for length in (9, 7)]
+    for weight_T in shear_weights(zeros, [True, False], window=4, stride=2, distance=distance):
+        assert torch.equal(weight_T, torch.ones_like(weight_T))
+    hidden = rollouts()
+    hidden[0][:4] = 0
+    for weight_T in shear_weights(hidden, CORRECT, window=4, stride=2, distance=distance):
+        assert torch.isfinite(weight_T).all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_single_token_rollout_and_one_correct_among_many(distance: str) -> None:
+    hidden = rollouts((1, 7, 11, 4, 6, 9, 8, 5))
+    weights = shear_weights(hidden, [True] + [False] * 7, window=4, stride=2, distance=distance)
+    assert [len(weight_T) for weight_T in weights] == [1, 7, 11, 4, 6, 9, 8, 5]
+    assert all(torch.isfinite(weight_T).all() and (weight_T >= 0).all() for weight_T in weights)
+
+
+def test_tolerance_bounds_the_scores() -> None:
+    hidden = rollouts((40, 37, 51, 28))
+    exact = span_scores(hidden, CORRECT, window=10, stride=4)
+    near = span_scores(hidden, CORRECT, window=10, stride=4, tolerance=0.2)
+    changed = 0
+    for exact_K, near_K in zip(exact, near, strict=True):
+        assert exact_K is not None
+        assert near_K is not None
+        assert (near_K >= exact_K - 1e-6).all()
+        assert (near_K <= exact_K / 0.8 + 1e-6).all()
+        changed += int((near_K > exact_K + 1e-6).sum())
+    assert changed
+
+
+def test_bf16_states_are_compared_in_full_precision() -> None:
+    hidden = [states.bfloat16() for states in rollouts((30, 25, 28, 33), width=64)]
+    options = {"window": 8, "stride": 3}
+    assert same(
+        shear_weights(hidden, CORRECT, **options), shear_weights([h.double() for h in hidden], CORRECT, **options)
+    )

@@ -1,9 +1,11 @@
 """Transport between uniform measures on n and on m points by shortest augmenting paths; meant for n != m.
 
 Every row supplies m / g units and every column takes n / g, g their greatest common divisor, so all flows are whole.
-The function is plain NumPy, and is also compiled by numba where that is installed; it therefore calls no other.
+`kernels.py` holds the same in compiled loops.
 Source: successive shortest paths with potentials (Ahuja, Magnanti and Orlin, Network Flows, 1993, section 9.7).
 """
+
+import math
 
 import numpy as np
 
@@ -11,7 +13,9 @@ FAR = np.float32(1e30)
 """Stands for infinity: larger than any distance, and still finite when a potential is subtracted."""
 
 
-def carry(cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.ndarray, limit: float) -> tuple[float, bool]:
+def carry(
+    cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.ndarray, limit: float
+) -> tuple[float, bool]:
     """Complete a flow to the cheapest one, unless its cost is certain to reach `limit`.
 
     From every row with units left, distances grow over the residual graph; whenever they reach a column with room,
@@ -28,20 +32,16 @@ def carry(cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.nda
         The dual value (a lower bound of the cost, and equal to it if finished), and whether the flow is finished.
     """
     n, m = cost_NM.shape
-    g = np.gcd(n, m)
+    g = math.gcd(n, m)
     supply, demand = m // g, n // g
     goal = limit * n * supply
     room_M, left_N = np.full(m, demand, np.int32), np.full(n, supply, np.int32)
     rows, entry, shift_N, row_at = np.zeros(n, np.int32), np.zeros(n, np.int32), u_N.copy(), u_N.copy()
     columns, column_at = np.zeros(m, np.int32), v_M.copy()
-    dual = 0.0
-    for j in range(m):
-        room_M[j] -= flow_MN[j].sum()
-        dual += v_M[j] * demand
-    for i in range(n):
-        left_N[i] -= flow_MN[:, i].sum()
-        u_N[i] = (cost_NM[i] - v_M).min()
-        dual += u_N[i] * supply
+    room_M -= flow_MN.sum(1)
+    left_N -= flow_MN.sum(0)
+    u_N[:] = (cost_NM - v_M).min(1)
+    dual = float(u_N.sum()) * supply + float(v_M.sum()) * demand
     for f in range(n):
         while left_N[f] > 0:
             price_M, came_M, unseen_N = v_M.copy(), np.zeros(m, np.int32), np.ones(n, np.bool_)
@@ -54,19 +54,19 @@ def carry(cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.nda
                 if dual + left_N[f] * level >= goal:
                     return (dual + left_N[f] * level) / (n * supply), False
                 if room_M[j] > 0:
-                    units, c, q = min(left_N[f], room_M[j]), j, came_M[j]
+                    units, c, q = min(left_N[f], room_M[j]), j, int(came_M[j])
                     while q > 0:
                         c = entry[q]
-                        units, q = min(units, flow_MN[c, rows[q]]), came_M[c]
+                        units, q = min(units, flow_MN[c, rows[q]]), int(came_M[c])
                     room_M[j] -= units
                     left_N[f] -= units
-                    c, q = j, came_M[j]
+                    c, q = j, int(came_M[j])
                     flow_MN[c, rows[q]] += units
                     while q > 0:
                         c = entry[q]
                         flow_MN[c, rows[q]] -= units
                         whole = whole and flow_MN[c, rows[q]] > 0
-                        q = came_M[c]
+                        q = int(came_M[c])
                         flow_MN[c, rows[q]] += units
                     continue
                 columns[scanned], column_at[scanned] = j, level
@@ -76,7 +76,7 @@ def carry(cost_NM: np.ndarray, u_N: np.ndarray, v_M: np.ndarray, flow_MN: np.nda
                     unseen_N[i] = False
                     rows[count], entry[count], row_at[count], shift_N[count] = i, j, level, level - u_N[i]
                     through_M = cost_NM[i] - price_M + shift_N[count]
-                    came_M = np.where(through_M < reach_M, np.int32(count), came_M)
+                    came_M[through_M < reach_M] = count
                     reach_M = np.minimum(through_M, reach_M)
                     count += 1
             for q in range(count):

@@ -3,7 +3,7 @@
 For a span, potentials u of its tokens give every opposing token j the price v_j = min_i (cost_ij - u_i), and these give
 the span's tokens better potentials for each opposing span: two sweeps of the cost matrix bound all of them. The span
 with the lowest bound is solved from these potentials; a finished solve leaves better ones for the others, and for the
-next span, which shares most tokens. Shapes as in `kernels.py`.
+next span, which shares most tokens. Shapes as in `best_first.py`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from rlft.credit.transport.best_first import search
 from rlft.credit.transport.carry import FAR
 from rlft.credit.transport.exact import transport
-from rlft.credit.transport.kernels import search
 from rlft.credit.transport.layout import Laid, Matched
 
 SERIAL_UP_TO = 1 << 22
@@ -54,7 +54,9 @@ def nearest(
             spans = pairs[:, axis]
             won_R |= (costs == least[spans]) & (costs < best[spans])
     matched = _matched(cost_TU, one, other, first, won[0])
-    return bound_LK.T, Matched.join([matched, _matched(turned_UT, other, one, (second[0][:, ::-1], *second[1:]), won[1]).turned])
+    return bound_LK.T, Matched.join(
+        [matched, _matched(turned_UT, other, one, (second[0][:, ::-1], *second[1:]), won[1]).turned]
+    )
 
 
 def _side(
@@ -83,10 +85,13 @@ def _side(
         return part(*borders)
     with ThreadPoolExecutor(len(borders) - 1) as pool:
         parts = list(pool.map(part, borders[:-1], borders[1:]))
-    pairs, costs, matches = zip(*parts, strict=True)
-    width = max(match_RN.shape[1] for match_RN in matches)
-    matches = [np.pad(match_RN, ((0, 0), (0, width - match_RN.shape[1]))) for match_RN in matches]
-    return np.concatenate(pairs), np.concatenate(costs), np.concatenate(matches)
+    width = max(match_RN.shape[1] for _, _, match_RN in parts)
+    matches = [np.pad(match_RN, ((0, 0), (0, width - match_RN.shape[1]))) for _, _, match_RN in parts]
+    return (
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate(matches),
+    )
 
 
 def _matched(cost_TU: np.ndarray, one: Laid, other: Laid, finished: Finished, won_R: np.ndarray) -> Matched:

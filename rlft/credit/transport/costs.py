@@ -3,11 +3,11 @@
 Shapes: N, M points; H width; P matched pairs.
 """
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from rlft.credit.transport.layout import Matched
 
 NEAR = 1e-2
 """A squared distance below this share of both squared norms has lost digits in the product and is computed again."""
@@ -67,35 +67,28 @@ def pair_distances(x_NH: Tensor, y_MH: Tensor, rows_P: Tensor, columns_P: Tensor
     return found_P
 
 
-def coupling_costs(
-    x_NH: Tensor, y_MH: Tensor, rows_P: np.ndarray, columns_P: np.ndarray, mass_P: np.ndarray, owner_P: np.ndarray
-) -> np.ndarray:
-    """Costs of several couplings at once; token pairs that several of them use are measured once.
+def coupling_costs(x_NH: Tensor, y_MH: Tensor, matched: Matched) -> np.ndarray:
+    """Costs of couplings, from the states themselves; token pairs that several of them use are measured once.
 
     Args:
-        x_NH: N points.
-        y_MH: M points.
-        rows_P: row of every matched pair.
-        columns_P: its column.
-        mass_P: the mass it carries; the masses of a coupling add up to 1.
-        owner_P: the coupling it belongs to, 0 to C - 1.
+        x_NH: tokens of one side.
+        y_MH: tokens of the other.
+        matched: couplings of C pairs of spans.
 
     Returns:
         (C,) float64.
     """
-    pairs, which_P = np.unique(rows_P * len(y_MH) + columns_P, return_inverse=True)
-    rows, columns = (torch.from_numpy(part).to(x_NH.device) for part in np.divmod(pairs, len(y_MH)))
-    distance_P = pair_distances(x_NH.detach(), y_MH.detach(), rows, columns).cpu().numpy()[which_P]
-    return np.bincount(owner_P, mass_P * distance_P)
+    pairs, which_R = np.unique(matched.row_R * len(y_MH) + matched.column_R, return_inverse=True)
+    rows, columns = (torch.from_numpy(part).to(x_NH.device) for part in np.divmod(pairs, max(1, len(y_MH))))
+    distance_R = pair_distances(x_NH.detach(), y_MH.detach(), rows, columns).cpu().numpy()[which_R]
+    return np.bincount(matched.owner_R, matched.mass_R * distance_R, minlength=len(matched.k_C))
 
 
 def _squared(x_NH: Tensor, y_MH: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances, and the sums of squared norms they were made from."""
-    cuda = x_NH.is_cuda
     precision = torch.get_float32_matmul_precision()
-    with torch.autocast(x_NH.device.type, enabled=False) if cuda else nullcontext():
-        if cuda:
-            torch.set_float32_matmul_precision("highest")
+    with torch.autocast(x_NH.device.type, enabled=False):
+        torch.set_float32_matmul_precision("highest")
         try:
             norms_NM = (x_NH**2).sum(1)[:, None] + (y_MH**2).sum(1)[None, :]
             return torch.addmm(norms_NM, x_NH, y_MH.T, alpha=-2), norms_NM

@@ -1,8 +1,9 @@
-"""The inner loops of the compiled solver (numba); `compiled.py` is the module to call.
+# mypy: ignore-errors
+"""One pair of spans in compiled loops: minima over rows, assignments, couplings. numba infers the types.
 
-Costs, prices and potentials are fp32 and sums are taken in float64. numba keeps the machine code beside this file and
-makes it anew when this file changes, not when `carry.py` does. Shapes: T, U tokens of the two sides; N, M tokens of two
-spans; K, L spans; S stretches between neighbouring span borders; R finished solves.
+Costs, prices and potentials are fp32 and sums are taken in float64. Shapes: T, U tokens of
+the two sides; N, M tokens of two spans. numba keeps the machine code beside this file and `best_first.py`, and makes it
+anew when the file itself changes: after a change here, delete the folder `__pycache__`.
 """
 
 import numpy as np
@@ -10,19 +11,19 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rlft.credit.transport import carry as plain
 from rlft.credit.transport.carry import FAR
 
 OPTIONS = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
 
-carry = njit(**OPTIONS)(plain.carry)
+ENDLESS = 1e30
+"""No limit; infinities are undefined in these loops."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def lower(typing, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@intrinsic
+def lower(typing, a, b):
     """The lower of two fp32 numbers, as the instruction that packs; numba's own `min` branches."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def build(context, builder, signature, arguments):
         kind = ir.FloatType()
         minimum = builder.module.declare_intrinsic("llvm.minnum", [kind], ir.FunctionType(kind, [kind, kind]))
         return builder.call(minimum, arguments, fastmath=("fast",))
@@ -91,8 +92,8 @@ def place(value_M, value):
 
 
 @njit(**OPTIONS)
-def assign(cost_NM, u_N, v_M, limit, row_of, column_of, work):
-    """Every row to a column of its own, N <= M, by shortest augmenting paths (Jonker and Volgenant 1987).
+def assign(cost_TU, a, c, u_N, v_M, limit, row_of, column_of, work):
+    """Every row a, a + 1, ... to a column of its own from c, c + 1, ..., N <= M (Jonker and Volgenant 1987).
 
     u and v are feasible potentials and become tight ones. Only for N = M is the assignment the best; it is abandoned
     once its dual mean, which only grows, reaches `limit`.
@@ -101,13 +102,17 @@ def assign(cost_NM, u_N, v_M, limit, row_of, column_of, work):
         The dual sum over N, a lower bound if N = M, and whether the assignment is complete.
     """
     price_M, reach_M, shift_N, level_M = work[0], work[1], work[2], work[3]
-    n, m = cost_NM.shape
+    n, m = len(u_N), len(v_M)
     rows, columns = np.empty(n, np.int32), np.empty(n, np.int32)
-    row_of[:m], column_of[:n] = -1, -1
-    dual, goal = u_N.sum() + v_M.sum(), limit * n
+    for j in range(m):
+        row_of[j] = -1
     for i in range(n):
-        reach_M[:m] = FAR
-        relax(cost_NM[i], v_M, -u_N[i], reach_M[:m])
+        column_of[i] = -1
+    dual, goal = total(u_N, 0, n) + total(v_M, 0, m), limit * n
+    for i in range(n):
+        for j in range(m):
+            reach_M[j] = FAR
+        relax(cost_TU[a + i, c : c + m], v_M, -u_N[i], reach_M[:m])
         j = place(reach_M[:m], lowest(reach_M[:m]))
         if row_of[j] < 0:
             u_N[i] += reach_M[j]
@@ -116,12 +121,12 @@ def assign(cost_NM, u_N, v_M, limit, row_of, column_of, work):
     for f in range(n):
         if column_of[f] >= 0:
             continue
-        price_M[:m] = v_M
-        reach_M[:m] = FAR
+        for j in range(m):
+            price_M[j], reach_M[j] = v_M[j], FAR
         level, i, count = np.float32(0.0), f, 0
         while True:
             rows[count], shift_N[count] = i, level - u_N[i]
-            relax(cost_NM[i], price_M[:m], shift_N[count], reach_M[:m])
+            relax(cost_TU[a + i, c : c + m], price_M[:m], shift_N[count], reach_M[:m])
             level = lowest(reach_M[:m])
             if dual + level >= goal:
                 return (dual + level) / n, False
@@ -133,7 +138,7 @@ def assign(cost_NM, u_N, v_M, limit, row_of, column_of, work):
             count += 1
             i = row_of[j]
         dual += level
-        turn(cost_NM, v_M, rows, shift_N, j, count, row_of, column_of)
+        turn(cost_TU, a, c, v_M, rows, shift_N, j, count, row_of, column_of)
         u_N[f] += level
         for q in range(count):
             v_M[columns[q]] -= level - level_M[q]
@@ -142,32 +147,108 @@ def assign(cost_NM, u_N, v_M, limit, row_of, column_of, work):
 
 
 @njit(**OPTIONS)
-def couple(cost_NM, turned_MN, u_N, v_M, limit, row_of, column_of, work):
-    """The best coupling of spans of unequal size: an assignment of the smaller one, completed by `carry`.
+def couple(cost_TU, turned_UT, a, c, u_N, v_M, limit, row_of, column_of, work):
+    """The best coupling of spans of unequal size: an assignment of the smaller one, completed as in `carry.py`.
 
     Returns:
-        A lower bound of the cost, whether the coupling is complete, and the units that the smaller span's tokens (rows)
-        take from those of the larger one.
+        A lower bound of the cost, whether the coupling is complete, and its cost.
     """
-    if cost_NM.shape[0] < cost_NM.shape[1]:
-        cost_NM, turned_MN, u_N, v_M, row_of, column_of = turned_MN, cost_NM, v_M, u_N, column_of, row_of
-    n, m = cost_NM.shape
-    flow_MN = np.zeros((m, n), np.int32)
-    assign(turned_MN, v_M, u_N, FAR, column_of, row_of, work)
+    if len(u_N) < len(v_M):
+        cost_TU, turned_UT, a, c, u_N, v_M = turned_UT, cost_TU, c, a, v_M, u_N
+        row_of, column_of = column_of, row_of
+    n, m = len(u_N), len(v_M)
+    assign(turned_UT, c, a, v_M, u_N, ENDLESS, column_of, row_of, work)
+    g = n
+    for divisor in range(1, m + 1):
+        if n % divisor == 0 and m % divisor == 0:
+            g = divisor
+    supply, demand = m // g, n // g
+    flow_MN, left_N, room_M = np.zeros((m, n), np.int32), np.zeros(n, np.int32), np.zeros(m, np.int32)
+    dual, cost = 0.0, 0.0
+    for i in range(n):
+        left_N[i] = supply
+        dual += u_N[i] * supply
     for j in range(m):
-        flow_MN[j, row_of[j]] = m // np.gcd(n, m)
-    bound, finished = carry(cost_NM, u_N, v_M, flow_MN, limit)
-    return bound, finished, flow_MN
+        flow_MN[j, row_of[j]], left_N[row_of[j]], room_M[j] = supply, 0, demand - supply
+        dual += v_M[j] * demand
+    finished = True
+    for f in range(n):
+        while finished and left_N[f] > 0:
+            dual, finished = send(
+                cost_TU, a, c, f, u_N, v_M, supply, demand, flow_MN, left_N, room_M, dual, limit * n * supply, work
+            )
+    for j in range(m):
+        for i in range(n):
+            cost += flow_MN[j, i] * turned_UT[c + j, a + i]
+    return dual / (n * supply), finished, cost / (n * supply)
 
 
 @njit(**OPTIONS)
-def turn(cost_NN, v_N, rows, shift_N, column, last, row_of, column_of):
+def send(cost_TU, a, c, f, u_N, v_M, supply, demand, flow_MN, left_N, room_M, dual, goal, work):
+    """Send units from row f along shortest paths, until none is left or a path has lost its way back.
+
+    Returns:
+        The dual value in units, and whether it stayed below `goal`.
+    """
+    n, m = len(u_N), len(v_M)
+    price_M, reach_M, column_at, row_at = work[0][:m], work[1][:m], work[2], work[3]
+    rows, entry, unseen_N = np.empty(n, np.int32), np.empty(n, np.int32), np.ones(n, np.bool_)
+    columns, came_M = np.empty(m, np.int32), np.zeros(m, np.int32)
+    rows[0], row_at[0], unseen_N[f] = f, 0.0, False
+    for j in range(m):
+        price_M[j] = v_M[j]
+        reach_M[j] = cost_TU[a + f, c + j] - v_M[j] - u_N[f]
+    count, scanned, level, whole = 1, 0, np.float32(0.0), True
+    while whole and left_N[f] > 0:
+        level = lowest(reach_M)
+        if dual + left_N[f] * level >= goal:
+            return dual + left_N[f] * level, False
+        j = place(reach_M, level)
+        if room_M[j] > 0:
+            units, column, q = min(left_N[f], room_M[j]), j, came_M[j]
+            while q > 0:
+                column = entry[q]
+                units, q = min(units, flow_MN[column, rows[q]]), came_M[column]
+            room_M[j] -= units
+            left_N[f] -= units
+            q = came_M[j]
+            flow_MN[j, rows[q]] += units
+            while q > 0:
+                column = entry[q]
+                flow_MN[column, rows[q]] -= units
+                whole = whole and flow_MN[column, rows[q]] > 0
+                q = came_M[column]
+                flow_MN[column, rows[q]] += units
+            continue
+        columns[scanned], column_at[scanned] = j, level
+        scanned += 1
+        reach_M[j], price_M[j] = FAR, -FAR
+        for i in range(n):
+            if flow_MN[j, i] > 0 and unseen_N[i]:
+                rows[count], entry[count], row_at[count], unseen_N[i] = i, j, level, False
+                shift = level - u_N[i]
+                for p in range(m):
+                    through = cost_TU[a + i, c + p] - price_M[p] + shift
+                    if through < reach_M[p]:
+                        reach_M[p], came_M[p] = through, count
+                count += 1
+    for q in range(count):
+        u_N[rows[q]] += level - row_at[q]
+        dual += (level - row_at[q]) * supply
+    for q in range(scanned):
+        v_M[columns[q]] -= level - column_at[q]
+        dual -= (level - column_at[q]) * demand
+    return dual, True
+
+
+@njit(**OPTIONS)
+def turn(cost_TU, a, c, v_M, rows, shift_N, column, last, row_of, column_of):
     """Assign the free column, walking back: a column was reached from the row that gives it the least distance."""
     q = last
     while True:
         least, via = FAR, 0
         for p in range(q + 1):
-            reach = cost_NN[rows[p], column] - v_N[column] + shift_N[p]
+            reach = cost_TU[a + rows[p], c + column] - v_M[column] + shift_N[p]
             if reach < least:
                 least, via = reach, p
         row_of[column] = rows[via]
@@ -175,162 +256,3 @@ def turn(cost_NN, v_N, rows, shift_N, column, last, row_of, column_of):
         if via == 0:
             return
         q = via - 1
-
-
-@njit(**OPTIONS)
-def mark(open_L, count, first_L, last_L, marked_S):
-    """Mark the stretches that the first `count` open spans cover."""
-    marked_S[:] = False
-    for q in range(count):
-        marked_S[first_L[open_L[q]] : last_L[open_L[q]]] = True
-
-
-@njit(**OPTIONS)
-def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, open_L, count, v_U, least_SN, marked_S):
-    """Bound the open spans by the potentials u, first with prices v for all of them, then with potentials for each.
-
-    Returns:
-        How many stay open; they move to the front of `open_L`.
-    """
-    start_L, end_L, first_L, last_L = spans_L[0], spans_L[1], spans_L[2], spans_L[3]
-    n = b - a
-    mean_u = total(u_N, 0, n) / n
-    mark(open_L, count, first_L, last_L, marked_S)
-    s = 0
-    while s < len(marked_S):
-        e = s
-        while e < len(marked_S) and marked_S[e]:
-            e += 1
-        if e > s:
-            least_of_rows(cost_TU, a, b, u_N, cuts[s], cuts[e], v_U[cuts[s] :])
-        s = e + 1
-    kept = 0
-    for q in range(count):
-        l = open_L[q]  # noqa: E741
-        bound_L[l] = max(bound_L[l], mean_u + total(v_U, start_L[l], end_L[l]) / (end_L[l] - start_L[l]))
-        if bound_L[l] < limit:
-            open_L[kept] = l
-            kept += 1
-    mark(open_L, kept, first_L, last_L, marked_S)
-    for s in range(len(marked_S)):
-        if marked_S[s]:
-            turned = turned_UT[:, a:b]
-            least_of_rows(turned, cuts[s], cuts[s + 1], v_U[cuts[s] :], 0, n, least_SN[s])
-    count, kept = kept, 0
-    for q in range(count):
-        l = open_L[q]  # noqa: E741
-        sum_u = least_potentials(least_SN, first_L[l], last_L[l], n, least_SN[-1])
-        bound_L[l] = max(bound_L[l], sum_u / n + total(v_U, start_L[l], end_L[l]) / (end_L[l] - start_L[l]))
-        if bound_L[l] < limit:
-            open_L[kept] = l
-            kept += 1
-    return kept
-
-
-@njit(**OPTIONS)
-def least_potentials(least_SN, first, last, n, u_N):
-    """A span's potentials against one opposing span: the least over its stretches. Returns their sum."""
-    for i in range(n):
-        u_N[i] = least_SN[first, i]
-    for s in range(first + 1, last):
-        for i in range(n):
-            u_N[i] = lower(u_N[i], least_SN[s, i])
-    return total(u_N, 0, n)
-
-
-@njit(**OPTIONS)
-def carried_over(cost_TU, a, b, u_N, before, c, v_M, fresh_N):
-    """Potentials of span a..b: those of the span before (ending at `before`), and for new tokens prices of its winner."""
-    overlap = max(0, before - a)
-    for i in range(b - a):
-        if i < overlap:
-            fresh_N[i] = u_N[len(u_N) - overlap + i]
-        elif len(v_M):
-            fresh_N[i] = FAR
-            for j in range(len(v_M)):
-                fresh_N[i] = lower(fresh_N[i], cost_TU[a + i, c + j] - v_M[j])
-        else:
-            fresh_N[i] = 0.0
-
-
-@njit(**OPTIONS)
-def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, tolerance):
-    """Search consecutive spans; see `compiled.py` for the method. `bound_KL` and `best_K` are written.
-
-    Returns:
-        The finished solves (R, 2) in pairs of span numbers, their costs (R,), and their assignments (R, N), whose first
-        entry is -1 where the spans differ in size.
-    """
-    start_L, end_L, first_L, last_L = spans_L[0], spans_L[1], spans_L[2], spans_L[3]
-    width = (end_K - start_K).max()
-    most = max(width, (end_L - start_L).max())
-    u_N, spare_N, v_M = np.zeros(width, np.float32), np.zeros(width, np.float32), np.zeros(most, np.float32)
-    near_M = np.zeros(most, np.float32)
-    v_U, least_SN = np.zeros(cost_TU.shape[1], np.float32), np.empty((len(cuts), width), np.float32)
-    marked_S, open_L = np.zeros(len(cuts) - 1, np.bool_), np.empty(len(start_L), np.int64)
-    row_of, column_of, work = np.empty(most, np.int32), np.empty(most, np.int32), np.empty((4, most), np.float32)
-    pairs, costs, matches = np.empty((64, 2), np.int64), np.empty(64), np.empty((64, width), np.int32)
-    solved, nearest, n = 0, -1, 0
-    for k in range(len(start_K)):
-        a, b = start_K[k], end_K[k]
-        c, m = (start_L[nearest], end_L[nearest] - start_L[nearest]) if nearest >= 0 else (0, 0)
-        carried_over(cost_TU, a, b, u_N[:n], end_K[k - 1] if k else a, c, near_M[:m], spare_N)
-        n = b - a
-        u_N[:n] = spare_N[:n]
-        while True:
-            limit, count = best_K[k] * (1 - tolerance), 0
-            for l in range(len(start_L)):  # noqa: E741
-                if bound_KL[k, l] < limit:
-                    open_L[count] = l
-                    count += 1
-            count = bound_open(
-                cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_KL[k], open_L, count, v_U, least_SN, marked_S
-            )
-            finished = False
-            while count and not finished:
-                q = 0
-                for p in range(1, count):
-                    if bound_KL[k, open_L[p]] < bound_KL[k, open_L[q]]:
-                        q = p
-                l = open_L[q]  # noqa: E741
-                count -= 1
-                open_L[q] = open_L[count]
-                c, m = start_L[l], end_L[l] - start_L[l]
-                least_potentials(least_SN, first_L[l], last_L[l], n, spare_N)
-                v_M[:m] = v_U[c : c + m]
-                cost_NM = cost_TU[a:b, c : c + m]
-                if n == m:
-                    bound, finished = assign(cost_NM, spare_N[:n], v_M[:n], limit, row_of, column_of, work)
-                else:
-                    turned_MN = turned_UT[c : c + m, a:b]
-                    bound, finished, flow_MN = couple(
-                        cost_NM, turned_MN, spare_N[:n], v_M[:m], limit, row_of, column_of, work
-                    )
-                    column_of[0] = -1
-                bound_KL[k, l] = max(bound, bound_KL[k, l])
-                if finished:
-                    if solved == len(costs):
-                        pairs, costs = np.concatenate((pairs, pairs)), np.concatenate((costs, costs))
-                        matches = np.concatenate((matches, matches))
-                    cost = 0.0
-                    if n == m:
-                        for i in range(n):
-                            cost += cost_NM[i, column_of[i]] / n
-                    else:
-                        carried = turned_MN if n > m else cost_NM
-                        for i in range(min(n, m)):
-                            cost += (carried[i] * flow_MN[i]).sum()
-                        cost /= n * (m // np.gcd(n, m))
-                    pairs[solved, 0], pairs[solved, 1], costs[solved] = k, l, cost
-                    matches[solved, :n] = column_of[:n]
-                    solved += 1
-                    bound_KL[k, l] = cost
-                    best_K[k] = min(best_K[k], cost)
-                    nearest = l
-                    # a constant may move from u to v freely; left alone it grows, and digits are lost
-                    shift = (spare_N[:n].sum() / n - v_M[:m].sum() / m) / 2
-                    u_N[:n] = spare_N[:n] - np.float32(shift)
-                    near_M[:m] = v_M[:m] + np.float32(shift)
-            if not finished:
-                break
-    return pairs[:solved], costs[:solved], matches[:solved]

@@ -34,7 +34,8 @@ class Laid:
         lengths = [spans_K[-1][1] if spans_K else 0 for spans_K in spans_G]
         offsets = np.repeat(np.cumsum([0, *lengths[:-1]]), [len(spans_K) for spans_K in spans_G])
         found_K2 = np.array([span for spans_K in spans_G for span in spans_K]).reshape(-1, 2) + offsets[:, None]
-        return cls(found_K2[:, 0], found_K2[:, 1], sum(lengths))
+        start_K, end_K = np.ascontiguousarray(found_K2.T)
+        return cls(start_K, end_K, sum(lengths))
 
     @property
     def size_K(self) -> np.ndarray:
@@ -74,17 +75,22 @@ class Matched:
     @classmethod
     def none(cls) -> "Matched":
         """No pair at all."""
-        return cls(*(np.empty(0, np.intp) for _ in range(5)), np.empty(0))
+        none = np.empty(0, np.intp)
+        return cls(none, none, none, none, none, np.empty(0))
 
     @classmethod
     def join(cls, parts: Sequence["Matched"]) -> "Matched":
         """All pairs of several in one."""
         offsets = np.cumsum([0, *(len(part.k_C) for part in parts)])
         owners = [part.owner_R + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
-        names = ("row_R", "column_R", "mass_R")
-        flat = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-        spans = [np.concatenate([getattr(part, name) for part in parts]) for name in ("k_C", "l_C")]
-        return cls(*spans, np.concatenate(owners), *flat)
+        return cls(
+            np.concatenate([part.k_C for part in parts]),
+            np.concatenate([part.l_C for part in parts]),
+            np.concatenate(owners),
+            np.concatenate([part.row_R for part in parts]),
+            np.concatenate([part.column_R for part in parts]),
+            np.concatenate([part.mass_R for part in parts]),
+        )
 
     @property
     def turned(self) -> "Matched":

@@ -34,7 +34,7 @@ class NearestSpans:
     """W1 from each of K spans to its nearest opposing span.
 
     Attributes:
-        minima_K: the W1 of a coupling that was found; the minimum, or with a tolerance at most 1 / (1 - tolerance) of it.
+        minima_K: the W1 that was found: the minimum, or with a tolerance at most 1 / (1 - tolerance) times it.
         lower_K: certified lower bounds of the minimum; with tolerance 0 they equal `minima_K`, but for the rounding of
             fp32 distances (1e-6).
     """
@@ -73,6 +73,8 @@ def nearest_spans(
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must lie in [0, 1); 0 means exact.")
+    if solver == "torch" and tolerance == 0:
+        raise ValueError("solver='torch' certifies a tolerance and needs tolerance > 0; scipy and numba are exact.")
     lengths_A, lengths_B = ([len(states_TH) for states_TH in side] for side in (states_A, states_B))
     solver = _choose(solver, states_A[0].is_cuda, tolerance, sum(lengths_A) * sum(lengths_B))
     minima = [np.full(sum(map(len, spans)), np.inf) for spans in (spans_A, spans_B)]
@@ -85,17 +87,43 @@ def nearest_spans(
         if not len(one.start_K) or not len(other.start_K):
             continue
         best = [minimum[part] for minimum, part in zip(minima, mine, strict=True)]
-        bound_KL, matched = _search(solver, distances(x_TH, y_UH), one, other, best, tolerance)
-        if isinstance(matched, Matched):
-            cost_C = coupling_costs(
-                x_TH, y_UH, matched.row_R, matched.column_R, matched.mass_R, matched.owner_R, len(matched.k_C)
-            )
+        cost_TU = distances(x_TH, y_UH)
+        if solver == "torch":
+            bound_KL, (best[0][:], best[1][:]) = batched.nearest(cost_TU, one, other, best[0], best[1], tolerance)
+        else:
+            bound_KL, matched = _search(solver, cost_TU.cpu().numpy(), one, other, best[0], best[1], tolerance)
+            cost_C = coupling_costs(x_TH, y_UH, matched)
             np.minimum.at(best[0], matched.k_C, cost_C)
             np.minimum.at(best[1], matched.l_C, cost_C)
-        else:
-            for known, found in zip(best, matched, strict=True):
-                np.minimum(known, found, out=known)
         np.minimum(lower[0][mine[0]], bound_KL.min(1), out=lower[0][mine[0]])
         np.minimum(lower[1][mine[1]], bound_KL.min(0), out=lower[1][mine[1]])
     pairs = [NearestSpans(least, np.minimum(bound, least)) for least, bound in zip(minima, lower, strict=True)]
     return pairs[0], pairs[1]
+
+
+def _choose(solver: str, on_gpu: bool, tolerance: float, pairs: int) -> str:
+    global _searched_pairs
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r} is not one of {', '.join(SOLVERS)}.")
+    if solver != "auto":
+        return solver
+    if on_gpu and tolerance > 0:
+        return "torch"
+    _searched_pairs += pairs
+    return "numba" if _searched_pairs >= NUMBA_FROM and find_spec("numba") else "scipy"
+
+
+def _search(
+    solver: str,
+    cost_TU: np.ndarray,
+    one: Laid,
+    other: Laid,
+    best_K: np.ndarray,
+    best_L: np.ndarray,
+    tolerance: float,
+) -> tuple[np.ndarray, Matched]:
+    if solver == "scipy":
+        return rounds.nearest(cost_TU, one, other, best_K, best_L, tolerance)
+    from rlft.credit.transport import compiled  # numba need not be installed
+
+    return compiled.nearest(cost_TU, one, other, best_K, best_L, float(tolerance), threads=torch.get_num_threads())

@@ -46,8 +46,8 @@ def nearest(
     search = Search(cost_TU, one, other, best_K.copy(), best_L.copy(), tolerance)
     search.run()
     won = np.unique(np.concatenate([search.one.winner_K, search.other.winner_K]))
-    spans = [divmod(code, len(best_L)) for code in won[won >= 0].tolist()]
-    found = [search.couplings[k, l].between(k, l, one.start_K[k], other.start_K[l]) for k, l in spans]
+    pairs = [divmod(code, len(best_L)) for code in won[won >= 0].tolist()]
+    found = [search.couplings[k, m].between(k, m, one.start_K[k], other.start_K[m]) for k, m in pairs]
     return search.bound_KL, Matched.join(found) if found else Matched.none()
 
 
@@ -110,7 +110,7 @@ class Search:
         """Solve pairs until every other pair is bounded away."""
         while (open_KL := self.open()).any():
             spans_k, spans_l = self.promising(open_KL)
-            if last := np.count_nonzero(open_KL) <= FINISH * len(spans_k):
+            if last := bool(np.count_nonzero(open_KL) <= FINISH * len(spans_k)):
                 spans_k, spans_l = open_KL.nonzero()
             # the potentials that a span keeps are those of its most promising pair, so that one is solved last
             order_n = np.argsort(self.bound_KL[spans_k, spans_l] * (1 if last else -1))
@@ -129,11 +129,12 @@ class Search:
     def promising(self, open_KL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pair with the lowest bound of every span that has an open pair."""
         value_KL = np.where(open_KL, self.bound_KL, np.inf)
-        rows, columns = open_KL.any(1).nonzero()[0], open_KL.any(0).nonzero()[0]
+        rows, columns = np.flatnonzero(open_KL.any(1)), np.flatnonzero(open_KL.any(0))
         chosen = np.zeros(open_KL.shape, bool)
         chosen[rows, value_KL[rows].argmin(1)] = True
         chosen[value_KL[:, columns].argmin(0), columns] = True
-        return chosen.nonzero()
+        spans_k, spans_l = chosen.nonzero()
+        return spans_k, spans_l
 
     def blocks(self, spans_k: np.ndarray, spans_l: np.ndarray) -> np.ndarray:
         """Costs (n, P, Q) of pairs, FAR on padding."""
@@ -181,7 +182,7 @@ class Search:
             }
             if not last:
                 u_nP[squares], v_nQ[squares] = tight(block_nPQ[squares], column_nP, matched_nP, u_nP[squares])
-        for i in (wanted_n & ~whole_n).nonzero()[0]:
+        for i in np.flatnonzero(wanted_n & ~whole_n):
             n, m = size_n[i], across_n[i]
             cost_NM = block_nPQ[i, :n, :m]
             bound_n[i], coupling, u_nP[i, :n], v_nQ[i, :m] = couple(cost_NM, u_nP[i, :n], v_nQ[i, :m], limit_n[i])
