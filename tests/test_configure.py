@@ -73,13 +73,13 @@ def test_mistakes_are_named(text: str, argv: tuple[str, ...], message: str, tmp_
 
 
 def test_unknown_setting_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="multi_gpu, single_gpu, tiny"):
+    with pytest.raises(ConfigurationError, match="multi_gpu, needle, single_gpu, tiny"):
         parse("--config", "singel_gpu")
 
 
-@pytest.mark.parametrize("recipe", ["shear", "exsearch", "dro"])
-def test_shipped_settings_are_known(recipe: str) -> None:
-    assert set(settings(recipe)) == {"tiny", "single_gpu", "multi_gpu"}
+@pytest.mark.parametrize(("recipe", "more"), [("shear", {"needle"}), ("exsearch", set()), ("dro", set())])
+def test_shipped_settings_are_known(recipe: str, more: set[str]) -> None:
+    assert set(settings(recipe)) == {"tiny", "single_gpu", "multi_gpu"} | more
 
 
 def parse_shipped(recipe: str, name: str, folder: Path) -> Any:
@@ -91,7 +91,7 @@ def parse_shipped(recipe: str, name: str, folder: Path) -> Any:
     return parse_recipe(recipe, dataclasses, description="", argv=argv)
 
 
-@pytest.mark.parametrize("name", ["tiny", "single_gpu", "multi_gpu"])
+@pytest.mark.parametrize("name", ["tiny", "needle", "single_gpu", "multi_gpu"])
 def test_shipped_settings_of_shear_hold_known_keys_only(name: str, tmp_path: Path) -> None:
     *_, training = parse_shipped("shear", name, tmp_path)
     assert training.credit == "shear"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlft.tiny import addition, needle, questions, searcher, selection, style
+from rlft.tiny import addition, questions, searcher, selection, style
 from rlft.tiny.biography_task import BiographyTask
+from rlft.tiny.needle import Walk
+from rlft.tiny.needle_task import NeedleTask
 from rlft.tiny.people import Size
 from rlft.tiny.words import ENDINGS, OPENERS, SELECTION_WORDS, STYLE_WORDS
 from rlft.tiny.world import World
@@ -57,32 +59,6 @@ class AdditionTask:
         return warm_up(
             f"addition-{self.digits}", rows, seed=seed, schedule={**SCHEDULE, "max_steps": self.warm_up_steps}
         )
-
-
-@dataclass(frozen=True)
-class NeedleTask:
-    """Walks with one decisive tag, a constructed case: the form of a walk, and optimiser steps of the warm-up."""
-
-    walk: needle.Walk
-    warm_up_steps: int
-
-    def rows(self, count: int, seed: int) -> list[dict[str, Any]]:
-        """`count` rows, as `needle.rows`; the same seed gives the same rows."""
-        return needle.rows(count, seed, self.walk)
-
-    def start(self, seed: int) -> Path:
-        """As `TinyTask.start`."""
-        from rlft.tiny.warmup import SCHEDULE, warm_up
-
-        schedule = {**SCHEDULE, "max_steps": self.warm_up_steps, "learning_rate": 3e-3, "max_length": None}
-        count = self.warm_up_steps * SCHEDULE["per_device_train_batch_size"]
-        rows = needle.demonstrations(count, WARM_UP_SEED + seed, self.walk)
-        return warm_up("needle", rows, seed=seed, schedule=schedule, build=self._build)
-
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
-        from rlft.tiny.model import tiny_model
-
-        return tiny_model(tokenizer, hidden=64, layers=2, seed=seed)
 
 
 PromptTask = AdditionTask | NeedleTask  # rows are prompts for a reward, like those of a file
@@ -240,8 +216,8 @@ class StyleTask:
 TASKS: dict[str, TinyTask] = {
     "tiny/addition": AdditionTask(digits=3, warm_up_steps=250),
     "tiny/addition-1": AdditionTask(digits=1, warm_up_steps=60),
-    "tiny/needle": NeedleTask(needle.Walk(), warm_up_steps=450),
-    "tiny/needle-small": NeedleTask(needle.Walk(letters=8), warm_up_steps=120),
+    "tiny/needle": NeedleTask(Walk(), warm_up_steps=450),
+    "tiny/needle-small": NeedleTask(Walk(letters=8), warm_up_steps=120),
     "tiny/search": SearchTask(),
     "tiny/search-small": SearchTask(people=200, companies=60, hidden=96, batch_size=12, warm_up_steps=200),
     "tiny/select": SelectTask(),

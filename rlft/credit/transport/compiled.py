@@ -98,13 +98,7 @@ def _matched(cost_TU: np.ndarray, one: Laid, other: Laid, finished: Finished, wo
     """The couplings of the solves that won, with those of unequal spans solved once more, as they were not kept."""
     (k_C, l_C), match_CN = finished[0][won_R].T, finished[2][won_R]
     square = match_CN[:, 0] >= 0
-    k, l, match = k_C[square], l_C[square], match_CN[square]  # noqa: E741
-    step_N = np.arange(match.shape[1])
-    real = step_N < one.size_K[k][:, None]
-    rows, columns = one.start_K[k][:, None] + step_N, other.start_K[l][:, None] + match
-    owner = np.broadcast_to(np.arange(len(k))[:, None], real.shape)
-    mass = np.broadcast_to(1 / one.size_K[k][:, None], real.shape)
-    parts = [Matched(k, l, owner[real], rows[real], columns[real], mass[real])]
+    parts = [Matched.assigned(k_C[square], l_C[square], match_CN[square], one, other)]
     for k, l in zip(k_C[~square].tolist(), l_C[~square].tolist(), strict=True):  # noqa: E741
         rows, columns = slice(one.start_K[k], one.end_K[k]), slice(other.start_K[l], other.end_K[l])
         coupling = transport(cost_TU[rows, columns])[1]

@@ -73,10 +73,14 @@ class Matched:
     mass_R: np.ndarray
 
     @classmethod
-    def none(cls) -> "Matched":
-        """No pair at all."""
-        none = np.empty(0, np.intp)
-        return cls(none, none, none, none, none, np.empty(0))
+    def assigned(cls, k_C: np.ndarray, l_C: np.ndarray, match_CN: np.ndarray, one: Laid, other: Laid) -> "Matched":
+        """Pairs of equally long spans; row c of `match_CN` says where in span l_c the tokens of span k_c go."""
+        step_N = np.arange(match_CN.shape[1])
+        real_CN = step_N < one.size_K[k_C][:, None]
+        owner_CN = np.broadcast_to(np.arange(len(k_C))[:, None], real_CN.shape)
+        mass_CN = np.broadcast_to(1 / one.size_K[k_C][:, None], real_CN.shape)
+        rows_CN, columns_CN = one.start_K[k_C][:, None] + step_N, other.start_K[l_C][:, None] + match_CN
+        return cls(k_C, l_C, owner_CN[real_CN], rows_CN[real_CN], columns_CN[real_CN], mass_CN[real_CN])
 
     @classmethod
     def join(cls, parts: Sequence["Matched"]) -> "Matched":

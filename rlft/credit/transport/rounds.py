@@ -47,8 +47,13 @@ def nearest(
     search.run()
     won = np.unique(np.concatenate([search.one.winner_K, search.other.winner_K]))
     pairs = [divmod(code, len(best_L)) for code in won[won >= 0].tolist()]
-    found = [search.couplings[k, m].between(k, m, one.start_K[k], other.start_K[m]) for k, m in pairs]
-    return search.bound_KL, Matched.join(found) if found else Matched.none()
+    whole = np.array([pair for pair in pairs if pair in search.assignments], np.intp).reshape(-1, 2)
+    match_CN = np.array([search.assignments[pair] for pair in pairs if pair in search.assignments], np.intp)
+    match_CN = match_CN.reshape(len(whole), search.one.width)
+    parts = [Matched.assigned(whole[:, 0], whole[:, 1], match_CN, one, other)]
+    for k, l in set(pairs) - search.assignments.keys():  # noqa: E741
+        parts.append(search.couplings[k, l].between(k, l, one.start_K[k], other.start_K[l]))
+    return search.bound_KL, Matched.join(parts)
 
 
 class Side:
@@ -104,6 +109,7 @@ class Search:
             self.one.sweep(np.arange(len(best_K)), self.other),
             self.other.sweep(np.arange(len(best_L)), self.one).T,
         )
+        self.assignments: dict[tuple[int, int], np.ndarray] = {}
         self.couplings: dict[tuple[int, int], Coupling] = {}
 
     def run(self) -> None:
@@ -174,12 +180,8 @@ class Search:
             column_nP = np.stack([linear_sum_assignment(reduced_nPQ[i])[1] for i in squares])
             matched_nP = np.take_along_axis(block_nPQ[squares], column_nP[:, :, None], 2)[:, :, 0]
             cost_n[squares] = matched_nP.mean(1, dtype=np.float64)
-            mass_P = np.full(self.one.width, 1 / self.one.width)
             spans = zip(spans_k[squares].tolist(), spans_l[squares].tolist(), strict=True)
-            self.couplings |= {
-                pair: Coupling(self.one.step_P, column_P, mass_P)
-                for pair, column_P in zip(spans, column_nP, strict=True)
-            }
+            self.assignments |= dict(zip(spans, column_nP, strict=True))
             if not last:
                 u_nP[squares], v_nQ[squares] = tight(block_nPQ[squares], column_nP, matched_nP, u_nP[squares])
         for i in np.flatnonzero(wanted_n & ~whole_n):
