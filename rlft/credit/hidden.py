@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
-RANDOM_SETTINGS = ("drop", "jitter")
+RANDOM_SETTINGS = ("drop", "jitter", "noise")
 
 
 class HiddenTap:
@@ -64,7 +64,7 @@ class HiddenTap:
 
 
 def drops_out(model: nn.Module) -> bool:
-    """Whether a forward in training mode is random: an active dropout, layer drop or router jitter."""
+    """Whether a forward in training mode is random: an active dropout, layer drop, router jitter or NEFTune."""
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             return True

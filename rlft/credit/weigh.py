@@ -122,6 +122,5 @@ def _weigh_one(
             said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             result.failure = CreditError(f"credit {name_of(credit)}, group {number} of the batch: {said}")
             result.failure.__cause__ = error
-    if group.mixed:
-        result.balances.append(sign_balance(group, weights))
+    result.balances.append(sign_balance(group, weights))
     return dict(enumerate(weights, number * len(members)))

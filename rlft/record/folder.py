@@ -68,11 +68,14 @@ def save_config(output_dir: str | os.PathLike[str], config: Mapping[str, object]
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that appears complete or not at all, and that is on the disk when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: object) -> object:

@@ -56,6 +56,9 @@ def settings_of(run: str | os.PathLike[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in sections.items():
         flat |= value if isinstance(value, dict) else {name: value}
+    for name, kind in (("window", int), ("correct_threshold", int | float)):
+        if name in flat and not isinstance(flat[name], kind):
+            raise ValueError(f"{path}: {name} is {flat[name]!r}, not a number; was it edited by hand?")
     return flat
 
 
@@ -88,11 +91,11 @@ def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
 def _kept_batches(path: Path) -> Iterator[list[RolloutRow]]:
     """The rows of one process by step, without those that a resumed run replaced."""
     with path.open("rb") as file:
-        steps = [int(match[1]) for text, _end in _members(file) if (match := _STEP.match(text))]
+        steps = [_step_of(path, text) for text, _end in _members(file)]
     first_later = list(reversed(list(_minima(reversed(steps)))))
     with path.open("rb") as file:
         kept = (
-            [_from_json(line) for line in text.splitlines()]
+            [_row(path, line) for line in text.splitlines()]
             for (text, _end), step, later in zip(_members(file), steps, first_later, strict=False)
             if step <= later
         )
@@ -104,6 +107,20 @@ def _kept_batches(path: Path) -> Iterator[list[RolloutRow]]:
                     fresh.setdefault((row.group, row.prompt), []).append(row)
                 latest |= fresh
             yield [row for rows in latest.values() for row in rows]
+
+
+def _step_of(path: Path, text: bytes) -> int:
+    match = _STEP.match(text)
+    if match is None:
+        raise ValueError(f"{path}: a part of it holds no rollouts but {text[:40]!r}; is the file damaged?")
+    return int(match[1])
+
+
+def _row(path: Path, line: bytes) -> RolloutRow:
+    try:
+        return _from_json(line)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a row is no rollout ({error!r}); is the file damaged?") from error
 
 
 def _minima(steps: Iterator[int]) -> Iterator[int]:

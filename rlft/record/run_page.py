@@ -73,13 +73,19 @@ def reward_points(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[float, flo
     found = {
         float(row["step"]): float(row["reward"])
         for row in metrics
-        if isinstance(row.get("reward"), int | float) and math.isfinite(row["reward"]) and "step" in row
+        if _finite(row.get("reward")) and _finite(row.get("step"))
     }
     return sorted(found.items())
 
 
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _accuracy(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    latest = {name: row[name] for row in metrics for name in row if name.startswith(_ACCURACY)}
+    latest = {
+        name: value for row in metrics for name, value in row.items() if name.startswith(_ACCURACY) and _finite(value)
+    }
     return [
         (f"held-out {name.removeprefix(_ACCURACY).replace('_', ', ')}", f"{value:.3f}")
         for name, value in latest.items()

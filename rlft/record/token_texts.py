@@ -38,8 +38,14 @@ def token_reader(path: Path) -> Reader:
         raise ValueError(f"{file} is no tokenizer ({error}); name a folder with {TOKENIZER_NAME}.") from error
 
     def read(ids: Sequence[int]) -> list[str]:
-        stream = DecodeStream(skip_special_tokens=False)
-        return [stream.step(tokenizer, token) or "" for token in ids]
+        stream, texts = DecodeStream(skip_special_tokens=False), []
+        for token in ids:
+            try:
+                texts.append(stream.step(tokenizer, token) or "")
+            except Exception:  # the library's, of bytes that make no character; it is done with that stream
+                stream = DecodeStream(ids=[token], skip_special_tokens=False)
+                texts.append(tokenizer.decode([token], skip_special_tokens=False))
+        return texts
 
     return read
 

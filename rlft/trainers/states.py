@@ -59,7 +59,7 @@ class PolicyStates:
                 f"states={self.source!r} taps a forward in training mode, where this model drops out at random; set "
                 "all dropout to 0, or use --states auto."
             )
-        self._armed = self._exact and self.source in ("auto", "scoring")
+        self._armed = self._exact and self.source in ("auto", "scoring") and trl_scores(self.args)
         try:
             yield
         finally:
@@ -95,12 +95,13 @@ class PolicyStates:
             mask_BT: bool, true on model tokens.
             wanted_N: bool, rows of all processes whose states are needed.
 
-        Raises:
-            ValueError: if the source that was asked for has no states of this batch.
+        A batch that did not come from the source that was asked for (a tool added tokens, say) takes `forward`.
         """
         rows = self._rows(wanted_N)
         tapped, self._tapped = self._tapped, None
         decoded, self._decoded = self._decoded, None
+        if not wanted_N.any():
+            return {}
         if tapped is not None and "old_per_token_logps" in rollouts:
             return self._taken("scoring", tapped[rows], mask_BT, rows)
         if self._exact and self.source in ("auto", "loss") and holds_batch(self.args):
@@ -109,11 +110,6 @@ class PolicyStates:
         states_RTH = decoded.of(rollouts["completion_ids"], mask_BT, rows) if decoded is not None else None
         if states_RTH is not None:
             return self._taken("generate", states_RTH, mask_BT, rows)
-        if self.source not in ("auto", "forward") and len(rows):
-            raise ValueError(
-                f"states={self.source!r}: this batch came without them. TRL made no scoring forward, or something else "
-                "than transformers' plain token-by-token decoding sampled it; use --states auto."
-            )
         return self._taken("forward", self._forward(rollouts, wanted_N), mask_BT, rows)
 
     def of_loss(self, order_B: Tensor, mask_BT: Tensor, wanted_N: Tensor) -> dict[int, Tensor]:
@@ -147,8 +143,14 @@ class PolicyStates:
 
     def _finish(self, completions: list[list[int]]) -> None:
         assert self._decoded is not None
-        with self.trainer.accelerator.autocast():
-            self._decoded.finish(completions)
+        backbone = self.tap.backbone
+        was_training = backbone.training
+        backbone.eval()  # gradient checkpointing, which acts in training mode, takes the cache away
+        try:
+            with self.trainer.accelerator.autocast():
+                self._decoded.finish(completions)
+        finally:
+            backbone.train(was_training)
 
     def _forward(self, rollouts: compat.Rollouts, wanted_N: Tensor) -> Tensor:
         """(R, T, H) from a forward without gradients, in TRL's micro-batches and padding.

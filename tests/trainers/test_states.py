@@ -29,6 +29,7 @@ SPLIT = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
         ("scoring", {"num_iterations": 2, "beta": 0.1}, "LoRA, whose reference pass follows the policy's"),
         ("scoring", {"num_iterations": 2, "gradient_checkpointing": True}, ""),
         ("generate", SPLIT, ""),
+        ("generate", SPLIT | {"gradient_checkpointing": True}, ""),
         ("generate", SPLIT | {"hidden": "pre_norm", "max_completion_length": 1}, ""),
         ("generate", SPLIT | {"beta": 0.1, "mask_truncated_completions": True}, "LoRA"),
         ("forward", SPLIT | {"generation_kwargs": {"use_cache": False}}, ""),
@@ -45,6 +46,25 @@ def test_states_are_the_policy_s_own(
     grpo_arguments: Arguments,
 ) -> None:
     """Wherever they come from, the states equal those of a forward of the policy that sampled, without padding."""
+    check_states(source, changes, lora, random_model, prompts, grpo_arguments)
+
+
+def test_checkpointing_takes_no_cache_from_prompts_of_one_length(
+    random_model: Path, prompts: Dataset, grpo_arguments: Arguments
+) -> None:
+    """Without a cache the last token's state would be wrong, and nothing would tell: no mask is there to misfit."""
+    same = Dataset.from_list([prompts[0]] * len(prompts))
+    check_states("generate", SPLIT | {"gradient_checkpointing": True}, "", random_model, same, grpo_arguments)
+
+
+def check_states(
+    source: str,
+    changes: dict[str, Any],
+    lora: str,
+    random_model: Path,
+    prompts: Dataset,
+    grpo_arguments: Arguments,
+) -> None:
     config = SHEARConfig(window=4, stride=2, **grpo_arguments(max_steps=1, **changes))
     dropout = 0.5 if "dropout" in lora else 0.0
     peft = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_dropout=dropout) if lora else None
@@ -101,8 +121,10 @@ def test_a_source_that_the_run_does_not_have_is_refused(
     config = SHEARConfig(
         window=4, stride=2, **grpo_arguments(states="generate", generation_kwargs={"use_cache": False})
     )
-    with pytest.raises(ValueError, match="states='generate': this batch came without them"):
-        SHEARTrainer(str(random_model), parity, config, train_dataset=prompts).train()
+    trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts)
+    trainer.train()
+    assert trainer.states is not None
+    assert trainer.states.came_from == "forward", "no cache, no decoding steps"
     lora = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.5)
     config = SHEARConfig(window=4, stride=2, **grpo_arguments(states="loss"))
     with pytest.raises(ValueError, match="states='loss' taps a forward in training mode, where this model drops out"):

@@ -71,6 +71,10 @@ def diagnose_model(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 is needed.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r}: {error}") from error
     settings: dict[str, Any] = {"window": window, "stride": stride, "distance": distance}
     settings |= {"bins": bins, "permutations": permutations, "resamples": resamples}
     refuse_settings(**settings)

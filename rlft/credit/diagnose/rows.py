@@ -80,6 +80,10 @@ def _texts(place: str, row: dict[str, Any]) -> Iterator[LabelledText]:
         if not (isinstance(correct, bool) or (isinstance(correct, int) and correct in (0, 1))):
             raise DataError(f"{place}: correct is {_seen(correct)}; give true or false for each completion.")
         text, starts = _text(place, completion)
+        try:
+            text.encode()
+        except UnicodeEncodeError as fault:
+            raise DataError(f"{place}: completion holds half of a surrogate pair, which is no character.") from fault
         yield LabelledText(prompt, text, bool(correct), _error_at(place, error, starts), place)
 
 

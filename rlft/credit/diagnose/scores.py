@@ -54,7 +54,8 @@ class Diagnosis:
         settings: what was compared and how.
         counts: `groups`, `mixed_groups` (both outcomes; all that follows is of these), `rollouts`, `wrong`, `labelled`
             (wrong, with a known first error), `ignored_labels` (on correct rollouts), `matched_pairs`,
-            `matched_ties` (equal weights, as where two spans are each other's nearest), `spans` (of labelled rollouts).
+            `matched_ties` (equal weights, as where two spans are each other's nearest), `spans` (of labelled rollouts),
+            `unpermutable` (groups of two rollouts, whose scores are the same with outcomes permuted).
         figures: weighting -> measure -> value and interval; a measure that cannot be had is left out.
         bins: weighting -> AUC and rho in each position bin.
         p_values: measure -> share of permutations that reach the real value, (1 + count) / (1 + permutations).
@@ -108,6 +109,7 @@ def diagnose(
     won_N = rows["shear"]["matched"][0]
     counts |= {"matched_pairs": len(won_N), "matched_ties": int((won_N == 0.5).sum())}
     counts |= {"spans": len(rows["shear"]["after"][0])}
+    counts["unpermutable"] = sum(len(group.correct_G) == 2 for group in kept)
     figures = {name: _intervals(of_arm, resamples, seed) for name, of_arm in rows.items()}
     permuted = _permuted(kept, bins, permutations, seed)
     figures["permuted"] = {

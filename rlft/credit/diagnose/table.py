@@ -65,7 +65,7 @@ def write_diagnosis_page(diagnosis: Diagnosis, path: Path, title: str) -> Path:
             table([*_SAYS.items(), *_told_weightings(diagnosis)]),
         ),
     ]
-    if diagnosis.bins:
+    if diagnosis.bins.get("shear"):
         sections.append(section("AUC inside position bins", table(*_bins(diagnosis))))
     return write_page(path, page(title, sections))
 
@@ -100,6 +100,11 @@ def _verdicts(diagnosis: Diagnosis) -> list[str]:
         f"{name}: {_short(real[name])} against {_short(chance[name])} under permuted outcomes, p = {p_value:.3g}"
         for name, p_value in diagnosis.p_values.items()
     ]
+    if pairs := diagnosis.counts["unpermutable"]:
+        lines.append(
+            f"{pairs} of {diagnosis.counts['mixed_groups']} groups hold two rollouts: permuting their outcomes changes "
+            "nothing, so for them the permuted row is no chance level."
+        )
     if counts := diagnosis.counts["matched_pairs"]:
         lines.append(f"matched counts {counts} pairs, {diagnosis.counts['matched_ties']} of them with equal weights.")
     lines += [f"matched, shear less {name}: {_short(found)}" for name, found in diagnosis.over.items()]
