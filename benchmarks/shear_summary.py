@@ -166,7 +166,8 @@ def located(lines: Rows) -> dict[str, Any]:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Training accuracy by step of some arms, and all differences from GRPO, on the needle at the steady rate."""
+    """Training accuracy by step of some arms, and differences from GRPO of those that have as many runs; on the
+    needle at the steady rate."""
     arms = {name: by_seed(rows, task="needle", group=16, rate=STEADY, arm=name) for name in _names(rows)}
     figure = Figure(figsize=(10.0, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -179,7 +180,9 @@ def draw(rows: Rows, path: Path) -> None:
             left.plot(range(1, len(mean) + 1), smooth, color=colour, linewidth=2, label=name)
     left.set(xlabel="optimiser step", ylabel="sampled training accuracy, mean of the last 5")
     left.legend(frameon=False, ncols=2)
-    found = compared({name: runs for name, runs in arms.items() if name != "grpo"}, arms.get("grpo", {}))
+    plain = arms.get("grpo", {})
+    others = {name: runs for name, runs in arms.items() if name != "grpo" and len(runs) == len(plain)}
+    found = compared(others, plain)
     for place, (name, entry) in enumerate(reversed(found.items())):
         mean, low, high = entry["area"]
         right.plot([low, high], [place, place], color="#444444", linewidth=1.6)

@@ -119,7 +119,7 @@ def _step_of(path: Path, text: bytes) -> int:
 def _row(path: Path, line: bytes) -> RolloutRow:
     try:
         return _from_json(line)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: a row is no rollout ({error!r}); is the file damaged?") from error
 
 

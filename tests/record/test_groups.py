@@ -1,5 +1,9 @@
 """Recorded groups: whole across processes, once each, the rows that trained the model after a resume."""
 
+import gzip
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +67,44 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path, text: str, said: str
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=said):
         settings_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("training:\n  window: null\n", "window is None"), ("correct_threshold: many\n", "correct_threshold is 'many'")],
+)
+def test_a_setting_that_is_no_number_is_refused_with_its_file(tmp_path: Path, text: str, said: str) -> None:
+    record_dir(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {said}, not a number")):
+        settings_of(tmp_path)
+
+
+def without_rewards(written: bytes) -> bytes:
+    record = json.loads(written)
+    del record["rewards"]
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (lambda _written: b"hello\n", "holds no rollouts but b'hello"),
+        (without_rewards, "a row is no rollout (KeyError('rewards'))"),
+        (lambda written: written[: len(written) // 2], "a row is no rollout (JSONDecodeError("),
+        (lambda written: written.replace(b'"prompt"', b'"asked"'), "a row is no rollout (TypeError("),
+    ],
+)
+def test_a_part_that_is_no_rollout_is_refused_with_its_file(
+    tmp_path: Path, damaged: Callable[[bytes], bytes], said: str
+) -> None:
+    log = RolloutLog(record_dir(tmp_path), 0)
+    log.append([row(0, 0)])
+    good = log.path.read_bytes()
+    log.path.write_bytes(good + gzip.compress(damaged(gzip.decompress(good))))
+    with pytest.raises(ValueError, match=re.escape(f"{log.path}: ") + ".*" + re.escape(said)):
+        list(iter_groups(tmp_path))
 
 
 def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_weights_of_one_are_not_coloured() -> None:
     assert "legend" not in document
 
 
+def test_one_outlier_does_not_fade_the_other_weights() -> None:
+    document = heat_section([shown([1.0] * 200 + [100.0])], lambda ids: ["a" for _ in ids])
+    assert "<span>1 and above</span>" in document
+    assert set(Outline(document).classes) == {f"c{LEVELS - 1}"}
+
+
 def test_correct_stand_beside_wrong_and_unscored() -> None:
     document = heat_section([shown()], letters)
     assert [document.count(f"<h3>{name} (1)</h3>") for name in ("Correct", "Wrong", "Not scored")] == [1, 1, 1]
@@ -126,6 +133,19 @@ def test_byte_level_tokens_add_up_to_the_text(tmp_path: Path) -> None:
     found = token_reader(tmp_path)(ids)
     assert len(found) == len(ids) > len(text)
     assert "".join(found) == text
+
+
+def test_byte_fallback_tokens_never_raise(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"<0x0A>": 0, "<0xD2>": 1, "b": 2, "<0x82>": 3}, unk_token="b"))
+    tokenizer.decoder = decoders.ByteFallback()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    read = token_reader(tmp_path)
+    assert read([2, 1, 3, 0, 2]) == ["b", "", "\u0482", "\n", "b"]
+    for length in range(6):
+        for ids in product(range(4), repeat=length):
+            texts = read(ids)
+            assert len(texts) == length
+            assert all(text.endswith("b") for token, text in zip(ids, texts, strict=True) if token == 2)
 
 
 def test_the_newest_checkpoint_has_the_tokenizer_of_a_run_that_goes_on(tmp_path: Path) -> None:
@@ -161,3 +181,11 @@ def test_a_page_needs_its_folder(tmp_path: Path) -> None:
     assert write_page(tmp_path / "a.html", page("t", [])).read_text().startswith("<!doctype html>")
     with pytest.raises(FileNotFoundError, match="create it first"):
         write_page(tmp_path / "absent" / "a.html", "")
+
+
+def test_a_page_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "report.html"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_page(folder, page("t", []))
+    assert list(tmp_path.iterdir()) == [folder]

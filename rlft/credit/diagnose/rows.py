@@ -81,9 +81,9 @@ def _texts(place: str, row: dict[str, Any]) -> Iterator[LabelledText]:
             raise DataError(f"{place}: correct is {_seen(correct)}; give true or false for each completion.")
         text, starts = _text(place, completion)
         try:
-            text.encode()
+            (json.dumps(prompt, ensure_ascii=False) + text).encode()
         except UnicodeEncodeError as fault:
-            raise DataError(f"{place}: completion holds half of a surrogate pair, which is no character.") from fault
+            raise DataError(f"{place}: text holds half of a surrogate pair, which is no character.") from fault
         yield LabelledText(prompt, text, bool(correct), _error_at(place, error, starts), place)
 
 

@@ -156,7 +156,7 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
                 if n == m:
                     bound, finished = assign(cost_TU, a, c, u, v, limit, row_of, column_of, work)
                 else:
-                    bound, finished, cost = couple(cost_TU, turned_UT, a, c, u, v, limit, row_of, column_of, work)
+                    bound, finished, cost, _ = couple(cost_TU, turned_UT, a, c, u, v, limit, row_of, column_of, work)
                 bound_KL[k, l] = max(bound, bound_KL[k, l])
                 if finished:
                     if solved == len(costs):

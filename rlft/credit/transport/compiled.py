@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from rlft.credit.transport.best_first import search
-from rlft.credit.transport.carry import FAR
-from rlft.credit.transport.exact import transport
+from rlft.credit.transport.exact import coupling_of
+from rlft.credit.transport.kernels import ENDLESS, couple
 from rlft.credit.transport.layout import Laid, Matched
 
 SERIAL_UP_TO = 1 << 22
@@ -37,26 +37,24 @@ def nearest(
         threads = 1
     turned_UT = torch.from_numpy(cost_TU).T.contiguous().numpy()  # torch transposes in blocks, NumPy does not
     # infinities are undefined in the compiled loops
-    best_K, best_L = np.minimum(best_K, FAR), np.minimum(best_L, FAR)
+    best_K, best_L = np.minimum(best_K, ENDLESS), np.minimum(best_L, ENDLESS)
     bound_KL = np.zeros((len(best_K), len(best_L)))
     first = _side(cost_TU, turned_UT, one, other, bound_KL, best_K.copy(), tolerance, threads)
     seeded_L = best_L.copy()
     np.minimum.at(seeded_L, first[0][:, 1], first[1])
     bound_LK = bound_KL.T.copy()
     second = _side(turned_UT, cost_TU, other, one, bound_LK, seeded_L, tolerance, threads)
-    second = (second[0][:, ::-1], *second[1:])
-    won = [np.zeros(len(first[1]), bool), np.zeros(len(second[1]), bool)]
-    for axis, best in ((0, best_K), (1, best_L)):
+    sides = ((first, 0), (second, 1))
+    won = [np.zeros(len(costs), bool) for (_, costs, _), _ in sides]
+    for axis, best in enumerate((best_K, best_L)):
         least = best.copy()
-        for pairs, costs, _ in (first, second):
-            np.minimum.at(least, pairs[:, axis], costs)
-        for won_R, (pairs, costs, _) in zip(won, (first, second), strict=True):
-            spans = pairs[:, axis]
+        for (pairs, costs, _), turned in sides:
+            np.minimum.at(least, pairs[:, axis ^ turned], costs)
+        for won_R, ((pairs, costs, _), turned) in zip(won, sides, strict=True):
+            spans = pairs[:, axis ^ turned]
             won_R |= (costs == least[spans]) & (costs < best[spans])
-    matched = _matched(cost_TU, one, other, first, won[0])
-    return bound_LK.T, Matched.join(
-        [matched, _matched(turned_UT, other, one, (second[0][:, ::-1], *second[1:]), won[1]).turned]
-    )
+    matched = _matched(cost_TU, turned_UT, one, other, first, won[0])
+    return bound_LK.T, Matched.join([matched, _matched(turned_UT, cost_TU, other, one, second, won[1]).turned])
 
 
 def _side(
@@ -80,9 +78,9 @@ def _side(
         found[0][:, 0] += begin
         return found
 
+    if threads == 1:
+        return part(0, len(best_K))
     borders = np.linspace(0, len(best_K), min(threads, len(best_K)) + 1).astype(int).tolist()
-    if len(borders) == 2:
-        return part(*borders)
     with ThreadPoolExecutor(len(borders) - 1) as pool:
         parts = list(pool.map(part, borders[:-1], borders[1:]))
     width = max(match_RN.shape[1] for _, _, match_RN in parts)
@@ -94,13 +92,17 @@ def _side(
     )
 
 
-def _matched(cost_TU: np.ndarray, one: Laid, other: Laid, finished: Finished, won_R: np.ndarray) -> Matched:
+def _matched(
+    cost_TU: np.ndarray, turned_UT: np.ndarray, one: Laid, other: Laid, finished: Finished, won_R: np.ndarray
+) -> Matched:
     """The couplings of the solves that won, with those of unequal spans solved once more, as they were not kept."""
     (k_C, l_C), match_CN = finished[0][won_R].T, finished[2][won_R]
     square = match_CN[:, 0] >= 0
     parts = [Matched.assigned(k_C[square], l_C[square], match_CN[square], one, other)]
     for k, l in zip(k_C[~square].tolist(), l_C[~square].tolist(), strict=True):  # noqa: E741
-        rows, columns = slice(one.start_K[k], one.end_K[k]), slice(other.start_K[l], other.end_K[l])
-        coupling = transport(cost_TU[rows, columns])[1]
-        parts.append(coupling.between(k, l, rows.start, columns.start))
+        a, c, n, m = one.start_K[k], other.start_K[l], one.size_K[k], other.size_K[l]
+        u_N, v_M = np.zeros(n, np.float32), cost_TU[a : a + n, c : c + m].min(0)
+        rows, columns, work = np.empty(n + m, np.int32), np.empty(n + m, np.int32), np.empty((4, n + m), np.float32)
+        flow = couple(cost_TU, turned_UT, a, c, u_N, v_M, ENDLESS, rows, columns, work)[3]
+        parts.append(coupling_of(flow if n > m else flow.T).between(k, l, a, c))
     return Matched.join(parts)

@@ -151,7 +151,8 @@ def couple(cost_TU, turned_UT, a, c, u_N, v_M, limit, row_of, column_of, work):
     """The best coupling of spans of unequal size: an assignment of the smaller one, completed as in `carry.py`.
 
     Returns:
-        A lower bound of the cost, whether the coupling is complete, and its cost.
+        A lower bound of the cost, whether the coupling is complete, its cost, and the units that the tokens of the
+        smaller span (rows) take from those of the larger one.
     """
     if len(u_N) < len(v_M):
         cost_TU, turned_UT, a, c, u_N, v_M = turned_UT, cost_TU, c, a, v_M, u_N
@@ -180,7 +181,7 @@ def couple(cost_TU, turned_UT, a, c, u_N, v_M, limit, row_of, column_of, work):
     for j in range(m):
         for i in range(n):
             cost += flow_MN[j, i] * turned_UT[c + j, a + i]
-    return dual / (n * supply), finished, cost / (n * supply)
+    return dual / (n * supply), finished, cost / (n * supply), flow_MN
 
 
 @njit(**OPTIONS)

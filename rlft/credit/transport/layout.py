@@ -77,14 +77,15 @@ class Matched:
         """Pairs of equally long spans; row c of `match_CN` says where in span l_c the tokens of span k_c go."""
         step_N = np.arange(match_CN.shape[1])
         real_CN = step_N < one.size_K[k_C][:, None]
-        owner_CN = np.broadcast_to(np.arange(len(k_C))[:, None], real_CN.shape)
-        mass_CN = np.broadcast_to(1 / one.size_K[k_C][:, None], real_CN.shape)
-        rows_CN, columns_CN = one.start_K[k_C][:, None] + step_N, other.start_K[l_C][:, None] + match_CN
-        return cls(k_C, l_C, owner_CN[real_CN], rows_CN[real_CN], columns_CN[real_CN], mass_CN[real_CN])
+        owner_R, step_R = real_CN.nonzero()
+        rows_R, columns_R = one.start_K[k_C[owner_R]] + step_R, other.start_K[l_C[owner_R]] + match_CN[real_CN]
+        return cls(k_C, l_C, owner_R, rows_R, columns_R, 1 / one.size_K[k_C[owner_R]])
 
     @classmethod
     def join(cls, parts: Sequence["Matched"]) -> "Matched":
         """All pairs of several in one."""
+        if len(parts) == 1:
+            return parts[0]
         offsets = np.cumsum([0, *(len(part.k_C) for part in parts)])
         owners = [part.owner_R + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
         return cls(

@@ -94,6 +94,8 @@ GOOD = ROWS[1]
         (GOOD | {"completion": "\n"}, "line 2: a completion is"),
         (GOOD | {"completion": ["a", ""]}, "line 2: a completion is"),
         (GOOD | {"completion": 3}, "line 2: a completion is 3"),
+        (GOOD | {"completion": "a\ud800", "first_error": 0}, "line 2: text holds half of a surrogate pair"),
+        (GOOD | {"completion": ["a", "\udfff"], "first_error": 0}, "line 2: text holds half of a surrogate"),
         (GOOD | {"correct": "yes"}, "line 2: correct is 'yes'"),
         (GOOD | {"correct": 0.5}, "line 2: correct is 0.5"),
         ({key: value for key, value in GOOD.items() if key != "correct"}, "line 2: correct is missing"),
@@ -160,6 +162,11 @@ def test_rows_that_the_model_cannot_take_are_refused(model: Path, tmp_path: Path
         diagnose_model(model, path, batch_size=0)
     with pytest.raises(ValueError, match="window=2, stride=3"):
         diagnose_model(model, path, window=2, stride=3)
+
+
+def test_a_device_that_torch_lacks_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device='foo': "):
+        diagnose_model(tmp_path / "absent", tmp_path / "absent.jsonl", device="foo")
 
 
 def test_states_that_are_not_finite_are_named(model: Path, tmp_path: Path) -> None:

@@ -131,6 +131,21 @@ def test_the_report_says_what_a_run_lacks(tmp_path: Path) -> None:
     assert "of a run in which no group has both outcomes" in document
 
 
+def test_metrics_without_numbers_are_passed_over(run: Path) -> None:
+    log = JsonLines(run / "record" / "metrics.jsonl")
+    for row in (
+        {"step": 1, "reward": 0.25, "accuracy/before": 0.125},
+        {"step": None, "reward": 0.9},
+        {"step": 2, "reward": None},
+        {"step": 3, "reward": 0.75, "accuracy/before": None, "accuracy/after": None},
+    ):
+        log.append(row)
+    document = write_run_report(run, resamples=1).read_text()
+    assert "<td>0.250 at the first log, 0.750 at the last</td>" in document
+    assert "<th>held-out before</th><td>0.125</td>" in document
+    assert "held-out after" not in document
+
+
 def test_groups_are_spread_from_the_first_to_the_newest(tmp_path: Path) -> None:
     rows = [rollout([w, 1.0], a, step=step) for step in range(40) for w, a in ((0.5, 1.0), (0.7, -1.0))]
     run = write_run(tmp_path / "run", rows)

@@ -13,6 +13,7 @@ from rlft.credit.diagnose.controls import compared, lexical_distances
 from rlft.credit.diagnose.group import LabelledGroup
 from rlft.credit.diagnose.measures import auc, auc_in_bins, bin_figures, partial_spearman, quantile_bins, spearman
 from rlft.credit.diagnose.scores import MEASURES, diagnose, diagnosis_record
+from rlft.credit.diagnose.table import diagnosis_text
 from rlft.credit.spans import spans
 
 WINDOW, STRIDE = 3, 2
@@ -220,6 +221,34 @@ def test_a_rollout_without_tokens_takes_no_part_and_unmixed_groups_are_counted()
     assert found.counts["groups"] == 2
     assert found.counts["mixed_groups"] == 1
     assert found.counts["matched_pairs"] == 2
+
+
+def test_intervals_are_over_groups_not_over_pairs() -> None:
+    won = planted(0, where="states")
+    lost = replace(won, name="lost", correct=[False] * 3 + [True] * 3, first_error=[6] * 3 + [None] * 3)
+    found = diagnose([won, lost], **(FEW | {"permutations": 1, "resamples": 200}))
+    assert found.counts["matched_pairs"] == 18
+    assert found.figures["shear"]["matched"] == (0.5, 0, 1)
+    for control in ("lexical", "position"):
+        assert found.figures[control]["matched"] == (0.5, 0.5, 0.5)
+        assert found.over[control] == (0, -0.5, 0.5)
+
+
+def test_groups_of_two_are_counted_as_unpermutable() -> None:
+    def pair(seed: int) -> LabelledGroup:
+        whole = group(seed, name=f"pair {seed}")
+        return replace(whole, hidden=whole.hidden[:2], token_ids=whole.token_ids[:2], correct=[1, 0], first_error=None)
+
+    one = compared(pair(0), window=WINDOW, stride=STRIDE, distance="wasserstein")
+    for score_K, turned_K in zip(one.shear().spans, one.shear(~one.correct_G).spans, strict=True):
+        np.testing.assert_array_equal(score_K, turned_K)
+    unmixed = replace(pair(3), correct=[True, True])
+    found = diagnose([pair(0), pair(1), unmixed, group(2)], **FEW)
+    assert found.counts["unpermutable"] == 2
+    assert "2 of 3 groups hold two rollouts: permuting their outcomes changes nothing" in diagnosis_text(found)
+    without = diagnose([group(2)], **FEW)
+    assert without.counts["unpermutable"] == 0
+    assert "hold two rollouts" not in diagnosis_text(without)
 
 
 @pytest.mark.parametrize(
