@@ -6,7 +6,8 @@ import pytest
 
 from tests import scripts
 
-SCRIPT = "import os, sys, time\nprint('done', os.environ['RANK'], flush=True)\n{}\n"
+SCRIPT = "import os, sys, time\nos.write(1, f'done {{os.environ[\"RANK\"]}}\\n'.encode())\n{}\n"
+"""Says so in one piece: two processes write to one file."""
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ SCRIPT = "import os, sys, time\nprint('done', os.environ['RANK'], flush=True)\n{
     ids=["well", "one is behind", "one fails"],
 )
 def test_processes_end(last: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "BEHIND", 0.5)
+    monkeypatch.setattr(scripts, "BEHIND", 3.0)
     (tmp_path / "script.py").write_text(SCRIPT.format(last))
     finished = scripts.run(tmp_path / "script.py", processes=2)
     assert finished.returncode == code
