@@ -16,7 +16,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 
 from rlft.arguments import RecipeArguments
 from rlft.configure import ConfigurationError
-from rlft.credit import load_credit
+from rlft.credit import load_credit, needs
 from rlft.data.prompts import load_prompts
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
@@ -81,7 +81,7 @@ def _prepare(
 ) -> Plan:
     rewards = load_rewards(recipe.reward_funcs)
     metric = resolve(recipe.eval_metric, kind="metric", names=METRICS | ready_made())
-    load_credit(training.credit)
+    needs(load_credit(training.credit))
     train_rows, held_out = load_prompts(
         data.dataset_name,
         config=data.dataset_config,

@@ -16,7 +16,7 @@ from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import PersonalArguments
 from rlft.configure import ConfigurationError
-from rlft.credit import load_credit
+from rlft.credit import load_credit, needs
 from rlft.data.personal import (
     HarmlessChooser,
     PersonalRows,
@@ -123,7 +123,7 @@ def _shortened(
 def _prepare(
     name: str, recipe: PersonalArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
 ) -> PersonalPlan:
-    load_credit(training.credit)
+    needs(load_credit(training.credit))
     _refuse_options(recipe, training)
     if training.scorer is None and not training.personalization_weight:
         training.drift_steps = 0  # there is no reward model to check

@@ -94,10 +94,14 @@ def checked_weights(credit: Credit, group: Group) -> list[Tensor]:
         G fp32 tensors (T_i,) on the CPU.
 
     Raises:
-        CreditError: on a wrong count, a wrong shape or a non-finite weight, naming the rollout.
+        CreditError: on a wrong count, type or shape or a non-finite weight, naming the rollout.
     """
     weights = list(credit(group))
     name = name_of(credit)
+    for i, weight_T in enumerate(weights):
+        if not isinstance(weight_T, Tensor):
+            seen = type(weight_T).__name__
+            raise CreditError(f"credit {name}: the weights of rollout {i} are a {seen}; return one torch.Tensor each.")
     if len(weights) != len(group.lengths):
         raise CreditError(f"credit {name} gave {len(weights)} weight tensors for {len(group.lengths)} rollouts.")
     for i, (weight_T, length) in enumerate(zip(weights, group.lengths, strict=True)):

@@ -1,11 +1,22 @@
 """The knobs of token credit, as the part of `SHEARConfig` that imports no torch (so that `--help` answers at once)."""
 
+import math
 from dataclasses import dataclass, field
 
 DISTANCES = ("wasserstein", "chamfer", "mmd", "cosine", "sinkhorn")
 NORMALIZERS = ("group", "rollout", "mean_one")
 HIDDEN = ("post_norm", "pre_norm")
 STATES = ("auto", "scoring", "loss", "generate", "forward")
+
+
+def check_mix(mix: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ValueError: if it lies outside [0, 1].
+    """
+    if not 0.0 <= mix <= 1.0:
+        raise ValueError(f"mix={mix} must lie in [0, 1]; 1 is SHEAR, 0 is plain GRPO.")
 
 
 @dataclass
@@ -90,8 +101,13 @@ class CreditOptions:
             )
         if not 0.0 <= self.tolerance < 1.0:
             raise ValueError(f"tolerance={self.tolerance} must lie in [0, 1); --tolerance 0 is exact, 0.01 is 1 %.")
-        if not 0.0 <= self.mix <= 1.0:
-            raise ValueError(f"mix={self.mix} must lie in [0, 1]; 1 is SHEAR, 0 is plain GRPO.")
+        if self.tolerance and self.distance != "wasserstein":
+            raise ValueError(f"tolerance={self.tolerance} certifies minima of wasserstein, not {self.distance}.")
+        check_mix(self.mix)
+        if math.isnan(self.correct_threshold):
+            raise ValueError("correct_threshold is NaN, which no reward reaches; give a number, such as 0.5.")
+        if self.exclude_answer and not self.answer_marker:
+            raise ValueError("exclude_answer needs an answer_marker, the text after which the answer begins.")
         if self.reward_timeout <= 0:
             raise ValueError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds.")
         known = {"distance": DISTANCES, "normalize": NORMALIZERS, "hidden": HIDDEN, "states": STATES}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rlft.credit.distances import UNITLESS, nearest_by
 from rlft.credit.group import Group
-from rlft.credit.options import NORMALIZERS
+from rlft.credit.options import NORMALIZERS, check_mix
 from rlft.credit.spans import max_over_covering, spans
 
 
@@ -49,9 +49,11 @@ def span_scores(
         For each rollout (K_i,) scores, or None where it, or the other side, has no tokens.
 
     Raises:
-        ValueError: if states are not finite, or differ in width, naming the rollout.
+        ValueError: if states are not finite, or differ in width, naming the rollout; or outcomes are missing.
     """
     check_states(hidden)
+    if len(correct) != len(hidden):
+        raise ValueError(f"{len(correct)} outcomes for {len(hidden)} rollouts; `correct` has one each.")
     nearest = nearest_by(distance, hidden, tolerance)
     spans_G = [spans(len(hidden_TH), window, stride) for hidden_TH in hidden]
     scores: list[np.ndarray | None] = [None] * len(hidden)
@@ -121,10 +123,12 @@ def shear_weights(
         G fp32 tensors (T_i,) on the CPU; ones where nothing opposes a rollout.
 
     Raises:
-        ValueError: on an unknown distance or normaliser, window < stride, or states that are not finite.
+        ValueError: on an unknown distance or normaliser, window < stride, mix outside [0, 1], missing outcomes, or
+            states that are not finite.
     """
     if normalize not in NORMALIZERS:
         raise ValueError(f"normalize={normalize!r} is not one of {', '.join(NORMALIZERS)}.")
+    check_mix(mix)
     starts = [len(hidden_TH) for hidden_TH in hidden] if answer_start is None else answer_start
     compared = [hidden_TH[:start] for hidden_TH, start in zip(hidden, starts, strict=True)]
     scores = span_scores(compared, correct, window=window, stride=stride, distance=distance, tolerance=tolerance)

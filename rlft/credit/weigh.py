@@ -14,7 +14,7 @@ from torch import Tensor
 from rlft.credit.balance import sign_balance
 from rlft.credit.batch import Outcomes, Row, group_of
 from rlft.credit.exchange import Exchange
-from rlft.credit.group import Credit, CreditError, checked_weights, mixed_only, name_of
+from rlft.credit.group import Credit, CreditError, checked_weights, mixed_only, name_of, needs
 
 
 @dataclass
@@ -119,8 +119,18 @@ def _weigh_one(
         try:
             weights = checked_weights(credit, group)
         except Exception as error:  # a plug-in may raise anything; whatever it is, no process may wait for ever
-            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            result.failure = CreditError(f"credit {name_of(credit)}, group {number} of the batch: {said}")
+            result.failure = CreditError(f"group {number} of the batch: {_said(credit, error)}")
             result.failure.__cause__ = error
     result.balances.append(sign_balance(group, weights))
     return dict(enumerate(weights, number * len(members)))
+
+
+def _said(credit: Credit, error: Exception) -> str:
+    """What a credit function raised, and what most likely to do about it."""
+    if isinstance(error, CreditError):
+        return str(error)
+    name = name_of(credit)
+    said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    if "NoneType" in said and not needs(credit):
+        said += f" (group.hidden and group.entropy are None unless asked for: {name}.needs = {{'hidden'}})"
+    return f"credit {name}: {said}"

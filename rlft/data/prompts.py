@@ -57,7 +57,7 @@ def load_prompts(
         test = splits[test_split].select(range(min(held_out, len(splits[test_split]))))
     else:
         cut = max(len(train) - held_out, 0)
-        train, test = train.select(range(cut)), train.select(range(cut, len(train)))
+        train, test = train.select(list(range(cut))), train.select(list(range(cut, len(train))))
     if not len(train):
         raise DataError(
             f"{name}: split {train_split!r} has {len(splits[train_split])} rows and {held_out} were held out, so none "

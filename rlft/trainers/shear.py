@@ -13,6 +13,7 @@ Where the states come from: rlft/trainers/states.py. If it is the loss's own for
 moment in which TRL's loss reads `advantages`, which it does after that forward.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +28,7 @@ from trl import GRPOConfig
 from rlft import compat
 from rlft.credit import load_credit
 from rlft.credit.answer import answer_start
-from rlft.credit.batch import Outcomes, spread, token_rows
+from rlft.credit.batch import Outcomes, Row, spread, token_rows
 from rlft.credit.group import Credit, needs
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
@@ -39,6 +40,8 @@ from rlft.rewards.loading import refuse_same_names
 from rlft.trainers.late_advantages import ORDER, GenerationBatch, LateAdvantages
 from rlft.trainers.rollout_rows import rollout_rows
 from rlft.trainers.states import PolicyStates, refuse_states
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,6 +103,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         if "hidden" in self.credit_needs:
             self.states = PolicyStates(self, args.hidden, args.states)
         self._waiting: GenerationBatch | None = None
+        self._one_span_told = self.args.credit != "shear"
         self.rollout_log: RolloutLog | None = None
         if args.record_rollouts:
             self.rollout_log = RolloutLog(record_dir(str(args.output_dir)), args.process_index)
@@ -162,6 +166,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         rollouts, outcomes, mask_BT = batch.rollouts, batch.outcomes, batch.mask_BT
         rollouts.pop(ORDER, None)
         rows = token_rows(rollouts["completion_ids"], mask_BT, hidden, batch.entropy_BT, self._answer_starts(batch))
+        self._tell_of_one_span(rows)
         weighed = weigh(self.credit, rows, outcomes, self.num_generations, self.accelerator)
         for name, value in credit_metrics(weighed, outcomes, self.num_generations, self.accelerator).items():
             compat.log_metric(self, f"shear/{name}", value)
@@ -171,6 +176,18 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         if self.rollout_log is not None:
             first = self.accelerator.process_index * len(rows)
             self.rollout_log.append(rollout_rows(self, rollouts, weights_BT * mask_BT, outcomes, first))
+
+    def _tell_of_one_span(self, rows: Sequence[Row]) -> None:
+        """Warn once if no rollout of a batch is longer than a span: then all tokens of a rollout weigh the same."""
+        longest = max(len(row.ids_T) for row in rows)
+        if longest <= self.args.window and not self._one_span_told:
+            self._one_span_told = True
+            logger.warning(
+                "SHEAR tells no token of a rollout from another: the longest has %d tokens, a span window=%d. Set "
+                "--window and --stride to a fraction of a completion.",
+                longest,
+                self.args.window,
+            )
 
     def _outcomes(self, rows: int) -> Outcomes:
         rewards_NF = compat.rewards_of(self, rows)

@@ -49,6 +49,7 @@ def test_entropy_of_zero_advantage_is_neutral() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
+        ([[1.0] * 3, [1.0] * 2], "the weights of rollout 0 are a list"),
         ([torch.ones(3)], "1 weight tensors for 2 rollouts"),
         ([torch.ones(3), torch.ones(3)], r"rollout 1 has 2 tokens but its weights have shape \(3,\)"),
         ([torch.ones(3), torch.tensor([1.0, float("nan")])], "rollout 1 has a weight that is not finite"),

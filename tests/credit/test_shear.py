@@ -1,5 +1,7 @@
 """SHEAR weights: the hand-computed test vector, and every property the method promises."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -173,6 +175,26 @@ def test_widths_that_differ_are_named() -> None:
     hidden[3] = hidden[3][:, :4]
     with pytest.raises(ValueError, match=r"rollout 3 has states of shape \(4, 4\), rollout 0 \(9, 5\)"):
         span_scores(hidden, CORRECT, window=4, stride=2)
+
+
+@pytest.mark.parametrize("correct", [CORRECT[:-1], [*CORRECT, True]])
+def test_every_rollout_has_one_outcome(correct: list[bool]) -> None:
+    with pytest.raises(ValueError, match=f"{len(correct)} outcomes for {len(CORRECT)} rollouts"):
+        shear_weights(rollouts(), correct, window=4, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mix": 2.0}, "mix=2.0 must lie in"),
+        ({"tolerance": 0.1, "distance": "cosine"}, "not cosine"),
+        ({"correct_threshold": float("nan")}, "correct_threshold is NaN"),
+        ({"exclude_answer": True, "answer_marker": ""}, "needs an answer_marker"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CreditOptions(**options).check_credit_options()
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])

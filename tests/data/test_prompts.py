@@ -48,6 +48,11 @@ def test_system_prompt_opens_conversations_that_exist(tmp_path: Path) -> None:
     assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
 
 
+def test_nothing_is_held_out_where_nothing_is_wanted(tmp_path: Path) -> None:
+    train, test = load_prompts(write(tmp_path / "q.jsonl", QUESTIONS), prompt_column="question", held_out=0)
+    assert (len(train), len(test)) == (len(QUESTIONS), 0)
+
+
 @pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("\n\n", "is empty"), ("{not json", "cannot be read")])
 def test_unreadable_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"

@@ -218,14 +218,21 @@ def test_a_class_with_its_own_loss_is_refused(random_model: Path, prompts: Datas
         Both("no model is loaded", parity, SHEARConfig(**grpo_arguments()), train_dataset=prompts)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("[torch.ones(1) for _ in group.lengths]", "rollout 0 has"),
+        ("[h.norm(dim=1) for h in group.hidden]", r"TypeError.*unless asked for: broken.needs = {'hidden'}"),
+    ],
+)
 def test_a_broken_credit_function_stops_the_run(
-    random_model: Path, prompts: Dataset, grpo_arguments: Arguments, tmp_path: Path
+    body: str, message: str, random_model: Path, prompts: Dataset, grpo_arguments: Arguments, tmp_path: Path
 ) -> None:
     source = tmp_path / "mine.py"
-    source.write_text("import torch\n\n\ndef short(group):\n    return [torch.ones(1) for _ in group.lengths]\n")
-    config = SHEARConfig(credit=f"{source}:short", **grpo_arguments())
+    source.write_text(f"import torch\n\n\ndef broken(group):\n    return {body}\n")
+    config = SHEARConfig(credit=f"{source}:broken", **grpo_arguments())
     trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts)
-    with pytest.raises(CreditError, match="credit short"):
+    with pytest.raises(CreditError, match=f"group 0 of the batch: credit broken: {message}"):
         trainer.train()
 
 

@@ -69,6 +69,10 @@ def diagnose_model(
         rlft.data.prompts.DataError: if a row breaks a rule, is too long for the model, or its states are not finite.
         ValueError: if the folder holds no model, or as `diagnose`.
     """
+    if not Path(model).is_dir():
+        raise ValueError(f"there is no folder {str(model)!r}; name one with a model, or with an adapter.")
+    if answer_marker == "":
+        raise ValueError("answer_marker is empty; give the text that answers stand behind, or leave it out.")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 is needed.")
     try:
@@ -80,6 +84,8 @@ def diagnose_model(
     refuse_settings(**settings)
     groups = read_labelled(rows)
     mixed = [group for group in groups if len({one.correct for one in group}) == 2]
+    if answer_marker is not None and not any(answer_marker in one.completion for group in mixed for one in group):
+        raise ValueError(f"answer_marker={answer_marker!r} stands in no completion of a group with both outcomes.")
     tokenizer = _loaded(AutoTokenizer, model)
     encoded = [[_encoded(one, tokenizer, answer_marker) for one in group] for group in mixed]
     loaded = _loaded(AutoModelForCausalLM, model, dtype="auto")

@@ -85,11 +85,12 @@ def _told_weightings(diagnosis: Diagnosis) -> list[tuple[str, str]]:
 def _counted(diagnosis: Diagnosis) -> str:
     counts, settings = diagnosis.counts, diagnosis.settings
     ignored = f", {counts['ignored_labels']} labels on correct ones not used" if counts["ignored_labels"] else ""
+    one = ", of which there is one, so that they have no width" if counts["mixed_groups"] == 1 else ""
     return (
         f"{counts['mixed_groups']} of {counts['groups']} groups hold both outcomes: {counts['rollouts']} rollouts, "
         f"{counts['wrong']} wrong, {counts['labelled']} of them with a known first error{ignored}. "
         f"window {settings['window']}, stride {settings['stride']}, {settings['distance']}; intervals: 95 %, bootstrap "
-        "over groups (permuted: over permutations)."
+        f"over groups{one} (permuted: over permutations)."
     )
 
 

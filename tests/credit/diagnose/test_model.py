@@ -158,6 +158,10 @@ def test_rows_that_the_model_cannot_take_are_refused(model: Path, tmp_path: Path
         diagnose_model(model, path, device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="holds no model with its tokenizer"):
         diagnose_model(tmp_path, write(tmp_path / "rows.jsonl", ROWS), device="cpu", **SETTINGS)
+    with pytest.raises(ValueError, match=r"there is no folder .*absent"):
+        diagnose_model(tmp_path / "absent", path, device="cpu", **SETTINGS)
+    with pytest.raises(ValueError, match="answer_marker='answer:' stands in no completion"):
+        diagnose_model(model, path, answer_marker="answer:", device="cpu", **SETTINGS)
     with pytest.raises(ValueError, match="batch_size=0"):
         diagnose_model(model, path, batch_size=0)
     with pytest.raises(ValueError, match="window=2, stride=3"):
@@ -166,7 +170,7 @@ def test_rows_that_the_model_cannot_take_are_refused(model: Path, tmp_path: Path
 
 def test_a_device_that_torch_lacks_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="device='foo': "):
-        diagnose_model(tmp_path / "absent", tmp_path / "absent.jsonl", device="foo")
+        diagnose_model(tmp_path, tmp_path / "absent.jsonl", device="foo")
 
 
 def test_states_that_are_not_finite_are_named(model: Path, tmp_path: Path) -> None:
