@@ -90,11 +90,15 @@ PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
 }
 """Task, arms, rates, group size and seeds. `best` completes the pairs of each arm's best rate."""
 ALL = [*PHASES, "best", "places"]
+SPANS = ["2/rollout", "4/rollout", "8/rollout"]
 TABLES = {
-    "needle": ("needle", 16, FIRST, ["grpo", "1/rollout", "1/mean_one"]),
-    "groups of 32": ("needle", 32, SCREEN, ["grpo", "1/rollout"]),
-    **{name: (name, 16, SCREEN, ["grpo", "1/rollout"]) for name in ("wide", "echo", "long")},
+    "needle": ("needle", 16, FIRST, [*CORE, *WINDOWS], ["grpo", "1/rollout"]),
+    "causes": ("needle", 16, CHOICE, ["grpo", "1/rollout", "1/mean_one", *CAUSES], ["grpo", "1/rollout"]),
+    "own side": ("needle", 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS], ["grpo", "1/rollout"]),
+    "groups of 32": ("needle", 32, SCREEN, PHASES["large"][1], ["grpo", "1/rollout"]),
+    **{name: (name, 16, SCREEN, PHASES[name][1], ["grpo", "1/rollout"]) for name in ("wide", "echo", "long")},
 }
+"""Task, group size, seeds, arms, and the arms that the others are compared with; p is corrected inside a comparison."""
 
 
 def planned(phase: str, done: list[dict[str, Any]]) -> Iterator[Run]:
