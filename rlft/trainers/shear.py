@@ -194,7 +194,7 @@ def _credit_of(args: SHEARConfig) -> Credit:
     credit = load_credit(args.credit)
     if credit is not shear:
         return credit
-    names = ("window", "stride", "distance", "normalize", "mix")
+    names = ("window", "stride", "distance", "tolerance", "normalize", "mix")
     bound: Any = partial(shear, **{name: getattr(args, name) for name in names})
     bound.needs, bound.mixed_only, bound.__name__ = needs(shear), True, "shear"
     return bound

@@ -1,5 +1,6 @@
 """SHEAR on TRL: constant credit is plain GRPO bit for bit; any credit reaches the loss token by token."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlft import SHEARConfig, SHEARTrainer
 from rlft.credit import CreditError, Group, shear_weights
+from rlft.credit.shear import shear
 from rlft.record.rollouts import read_rollouts
 from rlft.rewards import RewardError
 from tests.trainers.conftest import parity
@@ -245,3 +247,10 @@ def test_masked_truncated_completions_are_recorded_with_their_tokens(
         assert len(row.token_ids) == 12
         assert row.completion
         assert set(row.credit) == {0.0}
+
+
+def test_every_option_of_the_credit_reaches_it(random_model: Path, prompts: Dataset, grpo_arguments: Arguments) -> None:
+    given = {"window": 5, "stride": 3, "distance": "chamfer", "tolerance": 0.25, "normalize": "rollout", "mix": 0.5}
+    assert set(given) == set(inspect.signature(shear).parameters) - {"group"}
+    trainer = SHEARTrainer(str(random_model), parity, SHEARConfig(**grpo_arguments(**given)), train_dataset=prompts)
+    assert trainer.credit.keywords == given
