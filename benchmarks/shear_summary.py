@@ -80,13 +80,13 @@ def compared(arms: dict[str, dict[int, dict[str, Any]]], baseline: dict[int, dic
     return found
 
 
-def table(rows: Rows, task: str, group: int, seeds: range, baselines: Sequence[str]) -> dict[str, Any]:
-    """All arms of one task, group size and set of seeds at the steady rate: their figures, and their differences."""
+def table(
+    rows: Rows, task: str, group: int, seeds: range, names: Sequence[str], baselines: Sequence[str]
+) -> dict[str, Any]:
+    """Some arms on one task, group size and set of seeds at the steady rate: their figures, and their differences."""
     here = [row for row in rows if row["seed"] in seeds]
-    names = dict.fromkeys(
-        row["arm"] for row in here if (row["task"], row["group"], row["rate"]) == (task, group, STEADY)
-    )
-    arms = {name: by_seed(here, task=task, group=group, rate=STEADY, arm=name) for name in names}
+    found = {name: by_seed(here, task=task, group=group, rate=STEADY, arm=name) for name in names}
+    arms = {name: runs for name, runs in found.items() if runs}
     return {
         "arms": {name: figures(runs) for name, runs in arms.items()},
         "minus": {

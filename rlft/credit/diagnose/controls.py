@@ -5,7 +5,6 @@ every pair of rollouts: the score against any set of opponents is a minimum over
 further transport. Shapes: G rollouts, K_i spans and T_i tokens of rollout i.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -182,10 +181,10 @@ def lexical_distances(
     Returns:
         (K, L) distances.
     """
-    column = {token: place for place, token in enumerate(Counter(ids_T) | Counter(ids_U))}
+    used, column_S = np.unique([*ids_T, *ids_U], return_inverse=True)
     share_KV, share_LV = (
-        averaging(laid, len(ids)) @ np.eye(len(column))[[column[token] for token in ids]]
-        for ids, laid in ((ids_T, spans_K), (ids_U, spans_L))
+        np.stack([np.bincount(column[a:b], minlength=len(used)) / (b - a) for a, b in laid])
+        for column, laid in ((column_S[: len(ids_T)], spans_K), (column_S[len(ids_T) :], spans_L))
     )
     common_KL = np.stack([np.minimum(share_V, share_LV).sum(1) for share_V in share_KV])
     return np.sqrt(2) * (1 - np.minimum(common_KL, 1))
