@@ -76,7 +76,8 @@ class Run:
 
 
 SWEPT = ["grpo", "1/rollout", "1/group", "1/mean_one", "1/mix", "oracle"]
-CONTRASTS = ["1/contrast", "1/contrast-mix", "1/ratio", "2/contrast", "4/contrast", "8/contrast"]
+CONTRASTS = ["1/contrast", "1/ratio", "2/contrast", "4/contrast", "8/contrast"]
+CONTRASTS += ["1/contrast-mix", "2/contrast-mix", "4/contrast-mix"]
 CONFIRMED = ["grpo", "1/rollout", "1/mix", "1/contrast-mix"]
 PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
     "core": ("needle", CORE, (STEADY,), 16, FIRST),
@@ -84,7 +85,6 @@ PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
     "causes": ("needle", CAUSES, (STEADY,), 16, CHOICE),
     "rates": ("needle", SWEPT, OTHER_RATES, 16, CHOICE),
     "windows": ("needle", WINDOWS, (STEADY,), 16, FIRST),
-    "own side": ("needle", ["2/contrast-mix", "4/contrast-mix"], (STEADY,), 16, SCREEN),
     "confirm": ("needle", CONFIRMED, (STEADY,), 16, FRESH),
     "wide": ("wide", ["grpo", "1/rollout", "5/rollout"], (STEADY,), 16, SCREEN),
     "echo": ("echo", ["grpo", "1/rollout", "5/rollout", "10/rollout", "oracle"], (STEADY,), 16, SCREEN),
@@ -98,7 +98,7 @@ TABLES = {
     "needle": ("needle", 16, FIRST, [*CORE, *WINDOWS], ["grpo", "1/rollout"]),
     "fresh pairs": ("needle", 16, FRESH, CONFIRMED, ["grpo", "1/rollout"]),
     "causes": ("needle", 16, CHOICE, ["grpo", "1/rollout", "1/mean_one", *CAUSES], ["grpo", "1/rollout"]),
-    "own side": ("needle", 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS, "2/contrast-mix", "4/contrast-mix"], ["grpo", "1/rollout"]),
+    "own side": ("needle", 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS], ["grpo", "1/rollout"]),
     "groups of 32": ("needle", 32, SCREEN, PHASES["large"][1], ["grpo", "1/rollout"]),
     **{name: (name, 16, SCREEN, PHASES[name][1], ["grpo", "1/rollout"]) for name in ("wide", "echo", "long")},
 }
