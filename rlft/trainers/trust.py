@@ -54,6 +54,7 @@ class TrustCallback(TrainerCallback):
     def __init__(self) -> None:
         self.report: dict[str, float] = {}
         self._starts: dict[str, Start] = {}
+        self._remembered: dict[str, Start] = {}
         self._first_step = 0
         self._gradient_seen = False
         self._readable = True
@@ -84,7 +85,16 @@ class TrustCallback(TrainerCallback):
             )
             return
         _check_optimizer(weights, kwargs["optimizer"])
-        self._starts = starts_of(weights)
+        same = self._remembered.keys() == weights.keys()
+        self._starts, self._remembered = self._remembered if same else starts_of(weights), {}
+
+    def remember(self, model: nn.Module) -> None:
+        """Take the weights as they are for the start, before a trainer that goes on replaces them by a checkpoint's.
+
+        Where they cannot be read yet, as under FSDP, the start is that of `on_train_begin`.
+        """
+        weights = trainable_weights(model)
+        self._remembered = starts_of(weights) if are_readable(weights) else {}
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
