@@ -100,7 +100,7 @@ def _accuracy_rows(results: Results) -> list[tuple[str, str]]:
 
 def _run_rows(trainer: Any, plan: Plan, trust: dict[str, float], seconds: float) -> list[tuple[str, str]]:
     return [
-        ("seconds", f"{seconds:.0f} training, {time.perf_counter() - plan.started:.0f} since this process began"),
+        ("seconds", f"{seconds:.0f} training, {time.perf_counter() - plan.started:.0f} in this process"),
         ("trainable parameters", f"{trust['trainable_parameters']:,}"),
         ("distance from start (L2)", f"{trust.get('delta_norm', float('nan')):.4g}"),
         ("reloaded from disk", _reload(trainer, plan)),

@@ -183,7 +183,7 @@ def _run_rows(trainer: Any, plan: EMPlan, seconds: float) -> Lines:
         ("best round", f"{trainer.best}"),
         (
             "seconds",
-            f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} since this process began",
+            f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in this process",
         ),
     ]
 

@@ -130,8 +130,8 @@ class Learning:
 
     def tidy(self, current: Round) -> None:
         """Delete the checkpoints of a training whose outcome is safe."""
-        if PartialState().is_main_process:
-            shutil.rmtree(self._scratch(current), ignore_errors=True)
+        if PartialState().is_main_process and self._scratch(current).exists():
+            shutil.rmtree(self._scratch(current))
 
     def _scratch(self, current: Round) -> Path:
         return current.folder / f"{self._prefix}training"
