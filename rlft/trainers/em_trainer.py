@@ -14,7 +14,7 @@ from rlft.em.options import EMOptions
 from rlft.em.rounds import best_round, questions_of, run_rounds
 from rlft.em.stages import IDENTITY, Round
 from rlft.record.stages import canonical, claim_identity
-from rlft.resume.termination import ends_at_once
+from rlft.resume.termination import says_on_termination
 from rlft.trainers.em_config import FREE_TO_CHANGE
 from rlft.trainers.rolls import Row
 
@@ -113,10 +113,10 @@ class EMTrainer:
         Raises:
             rlft.record.stages.AnotherRun: if the folder holds a run with other settings.
             rlft.em.rounds.NothingToLearn: if every question of a round was dropped.
-            SystemExit: with code 143 after SIGTERM, in the middle of an M-step when a checkpoint is written.
+            SystemExit: with code 143 after SIGTERM in an M-step, when a checkpoint is written.
         """
         self.claim_folder()
-        with ends_at_once(f"every finished stage of the run in {self.folder} is kept"):
+        with says_on_termination(f"every finished stage of the run in {self.folder} is kept"):
             return self._train()
 
     def _train(self) -> list[dict[str, float]]:

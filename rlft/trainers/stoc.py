@@ -28,7 +28,7 @@ from rlft.em.options import option
 from rlft.evaluate.facts import fact_recall, generated_recall
 from rlft.replay.anchor import Anchor, fisher_diagonal
 from rlft.resume.identity import FREE_TO_CHANGE
-from rlft.resume.termination import ends_at_once
+from rlft.resume.termination import says_on_termination
 from rlft.resume.trainer import Resumable
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
@@ -135,7 +135,7 @@ class STOCTrainer(Resumable, SFTTrainer):
             SystemExit: with code 143 after SIGTERM.
             ValueError: if there is too little replay for alpha and `short` is `error`.
         """
-        with ends_at_once(f"the replay that is written is in {self.replay.folder}"):
+        with says_on_termination(f"the replay that is written is in {self.replay.folder}"):
             samples = self._mixed()
         self._samples = digest_of(samples)
         stream = Stream(

@@ -13,7 +13,6 @@ from typing import Any
 
 from rlft.record.jsonl import read_jsonl
 from rlft.record.rollouts import read_rollouts
-from rlft.resume.termination import EXIT_CODE
 from tests.resume.runs import METHODS, work
 from tests.scripts import SERVER
 
@@ -166,6 +165,3 @@ def stage(folder: Path) -> str:
     stages = [json.loads(path.read_text()) for path in sorted(folder.rglob("manifest.json"))]
     names = [name for one in stages for name in one]
     return names[-1] if names else "begun" if (folder / "run.json").exists() else "nothing"
-
-
-__all__ = ["EXIT_CODE", "Kill", "Undisturbed", "moments"]

@@ -36,7 +36,12 @@ ON_CPU: dict[str, Any] = {
     **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True},
     **{"learning_rate": 1e-2, "logging_steps": 3, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 2},
 }
-GRPO: dict[str, Any] = {"max_steps": 6, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 8}
+GRPO: dict[str, Any] = {
+    "max_steps": 6,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 8,
+}
 EM: dict[str, Any] = {
     **{"num_rounds": 1, "patience": 0, "shard_questions": 3, "num_generations": 4, "max_tokens": 256},
     **{"num_train_epochs": 1, "per_device_train_batch_size": 8, "eval_sampled": False, "max_answer_tokens": 4},
@@ -75,7 +80,9 @@ def shear(folder: Path, models: Path, **changes: Any) -> Any:
         model=str(models / "characters"),
         reward_funcs=parity,
         args=SHEARConfig(
-            str(folder), **ON_CPU, **GRPO | {"steps_per_generation": 2, "num_iterations": 2, "window": 4, "stride": 2} | changes
+            str(folder),
+            **ON_CPU,
+            **GRPO | {"steps_per_generation": 2, "num_iterations": 2, "window": 4, "stride": 2} | changes,
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
         peft_config=lora(),
