@@ -6,8 +6,8 @@
 The runs are those of tests/resume/runs.py: random models of two layers, checkpoints every second step. A moment is a
 share of the processor time that the undisturbed run took, so it does not depend on what else the machine does; the
 signal comes from outside, wherever the process then is. Compared with the undisturbed run: weights, optimiser,
-scheduler and random states of the last checkpoints, everything that EM and replay wrote, byte for byte, and every row of
-the record but its times.
+scheduler and random states of the last checkpoints, everything that EM and replay wrote, byte for byte, and every row
+of the record but its times.
 """
 
 import argparse

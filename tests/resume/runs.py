@@ -42,6 +42,7 @@ GRPO: dict[str, Any] = {
     "num_generations": 4,
     "max_completion_length": 8,
 }
+REUSE: dict[str, Any] = {"steps_per_generation": 2, "num_iterations": 2, "window": 4, "stride": 2}
 EM: dict[str, Any] = {
     **{"num_rounds": 1, "patience": 0, "shard_questions": 3, "num_generations": 4, "max_tokens": 256},
     **{"num_train_epochs": 1, "per_device_train_batch_size": 8, "eval_sampled": False, "max_answer_tokens": 4},
@@ -79,11 +80,7 @@ def shear(folder: Path, models: Path, **changes: Any) -> Any:
     return SHEARTrainer(
         model=str(models / "characters"),
         reward_funcs=parity,
-        args=SHEARConfig(
-            str(folder),
-            **ON_CPU,
-            **GRPO | {"steps_per_generation": 2, "num_iterations": 2, "window": 4, "stride": 2} | changes,
-        ),
+        args=SHEARConfig(str(folder), **(ON_CPU | GRPO | REUSE | changes)),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
         peft_config=lora(),
         callbacks=[RecordCallback()],
@@ -95,7 +92,7 @@ def prlm(folder: Path, models: Path, **changes: Any) -> Any:
     return PrLMTrainer(
         model=str(models / "characters"),
         reward_funcs=parity,
-        args=PrLMConfig(str(folder), **ON_CPU, **GRPO | changes),
+        args=PrLMConfig(str(folder), **(ON_CPU | GRPO | changes)),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
         callbacks=[RecordCallback()],
     )
@@ -107,7 +104,7 @@ def exsearch(folder: Path, models: Path, **changes: Any) -> Any:
     options = {"max_hops": 2, "passages": 2, "max_turn_tokens": 6, "questions_per_round": 5, **texts}
     return ExSearchTrainer(
         model=str(models / "search"),
-        args=ExSearchConfig(str(folder), **ON_CPU, **EM | options | changes),
+        args=ExSearchConfig(str(folder), **(ON_CPU | EM | options | changes)),
         train_dataset=Dataset.from_list(SEARCH.rows(6, 1, "train")),
         eval_dataset=Dataset.from_list(SEARCH.rows(3, 1, "dev")),
         retriever=BM25Retriever.over(SEARCH.passages()),
@@ -124,7 +121,7 @@ def dro(folder: Path, models: Path, **changes: Any) -> Any:
     options = {"list_size": 2, "candidates": 5, "constrained": True, "max_list_tokens": 8, **texts}
     return DROTrainer(
         str(models / "selection"),
-        DROConfig(str(folder), **ON_CPU, **EM | options | changes),
+        DROConfig(str(folder), **(ON_CPU | EM | options | changes)),
         train_dataset=Dataset.from_list(selection.rows(9, 1)),
         eval_dataset=Dataset.from_list(selection.rows(3, 2)),
         peft_config=lora(),
@@ -138,7 +135,7 @@ def stoc(folder: Path, models: Path, **changes: Any) -> Any:
     steps = {"max_steps": 6, "per_device_train_batch_size": 4, "max_length": 32, "seed": 5}
     return STOCTrainer(
         str(models / "biographies"),
-        STOCConfig(str(folder), **ON_CPU, **options | steps | changes),
+        STOCConfig(str(folder), **(ON_CPU | options | steps | changes)),
         biographies(world, "new", 0, copies=1)[:12],
         peft_config=lora(),
         callbacks=[RecordCallback()],
