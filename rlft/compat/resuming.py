@@ -23,6 +23,7 @@ class CheckpointSeams:
 
     Attributes:
         finished_epochs: passes over the data that the checkpoint which is gone on from has behind it.
+        unread: that checkpoint, until it is read to its end.
     """
 
     args: Any
@@ -30,6 +31,7 @@ class CheckpointSeams:
     control: Any
     model: Any
     finished_epochs: int = 0
+    unread: Path | None = None
 
     def checkpoint_begins(self, folder: Path) -> None:
         """Called in every process before the first file of a checkpoint is written."""
@@ -60,7 +62,15 @@ class CheckpointSeams:
         owner: Any = super()
         owner._load_rng_state(checkpoint)
         if checkpoint is not None:
+            self.unread = None
             self.checkpoint_read(Path(checkpoint))
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Follows without that act on a run that was killed after the last step of its last pass."""
+        owner: Any = super()
+        if self.unread is not None:
+            self._load_rng_state(str(self.unread))
+        return owner._finalize_training(*args, **kwargs)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's sampler shuffles with a generator that goes on from pass to pass; a new one has to catch up."""

@@ -32,7 +32,7 @@ class Mark:
         run: the run's own random name, so that an older run's checkpoints in the same folder are told apart.
         identity: what must be equal for it to go on (`identity.py`).
         record: bytes of each file of the record.
-        spent: seconds of the clock and of the processor in training, over all processes that took part one by one.
+        spent: seconds of the clock and of the main process's processor in training, from the run's start on.
         versions: of the libraries that decide about the last digit.
         origin: the checkpoint in another folder that the run went on from.
     """

@@ -113,9 +113,10 @@ class Resumable(CheckpointSeams):
     def _begin(self, wanted: str | bool | None) -> str | None:
         """Mark the start of a run, or check and restore the place to go on from; the checkpoint, if there is one."""
         checkpoint, self._mark = self._agreed(
-            lambda: self._resumed(wanted or False) if asks_to_resume(wanted) else self._fresh()
+            lambda: self._resumed(str(wanted)) if asks_to_resume(wanted) else self._fresh()
         )
         self.finished_epochs = _epochs(checkpoint) if checkpoint else 0
+        self.unread = Path(checkpoint) if checkpoint else None
         return checkpoint
 
     def _fresh(self) -> tuple[None, Mark]:
@@ -123,7 +124,7 @@ class Resumable(CheckpointSeams):
         mark.write(Path(self.args.output_dir) / RUN)
         return None, mark
 
-    def _resumed(self, wanted: str | bool) -> tuple[str | None, Mark]:
+    def _resumed(self, wanted: str) -> tuple[str | None, Mark]:
         run = Path(self.args.output_dir)
         found, now = find(wanted, run), self.identity()
         place = str(found.checkpoint or run)

@@ -126,9 +126,9 @@ class TrustCallback(TrainerCallback):
             TrustError: if no step had a gradient, or no weight changed.
         """
         steps = state.global_step - self._first_step
-        if not self._readable or steps == 0:
+        if not self._readable or state.global_step == 0:
             return
-        if not self._gradient_seen:
+        if steps and not self._gradient_seen:
             raise TrustError(
                 f"no gradient in {steps} steps: within every group the rewards were equal, so every "
                 "advantage was 0. Make the problems easier or harder (some completions must succeed and "
@@ -136,7 +136,7 @@ class TrustCallback(TrainerCallback):
             )
         weights = trainable_weights(kwargs["model"])
         changes = [start.change(weights[name]) for name, start in self._starts.items()]
-        if not any(moved for _, moved in changes):
+        if steps and not any(moved for _, moved in changes):
             raise TrustError(
                 f"the trainable weights are unchanged after {steps} steps although they had gradients: "
                 f"either the learning rate was 0 (--learning_rate {args.learning_rate:g}; --warmup_steps "

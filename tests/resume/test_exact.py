@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from rlft.record.jsonl import read_jsonl
 from rlft.record.stages import AnotherRun
 from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
@@ -76,6 +77,18 @@ def test_it_goes_on_bit_for_bit(event: str, step: int, whole: Path, models: Path
     stopped(tmp_path, models, event, step)
     shear(tmp_path, models).train(resume_from_checkpoint=True)
     assert_same(tmp_path, whole)
+
+
+def test_a_run_that_was_killed_after_its_last_pass_logs_its_end(models: Path, tmp_path: Path) -> None:
+    passes: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 1}
+    shear(tmp_path / "whole", models, **passes).train()
+    killed = shear(tmp_path / "killed", models, **passes)
+    killed.add_callback(StopAt("on_save", 4))
+    with pytest.raises(Stop):
+        killed.train()
+    shear(tmp_path / "killed", models, **passes).train(resume_from_checkpoint=True)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert "train_loss" in [*read_jsonl(tmp_path / "killed/record/metrics.jsonl")][-1]
 
 
 def test_a_clock_that_is_set_back_breaks_nothing(
