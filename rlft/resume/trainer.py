@@ -108,7 +108,11 @@ class Resumable(CheckpointSeams):
     def checkpoint_read(self, folder: Path) -> None:
         """Take up what the Trainer leaves out."""
         file = folder / f"progress_{self.args.process_index}.pt"
-        restore_progress(self, torch.load(file, map_location=self.args.device, weights_only=True))
+        device: torch.device = self.args.device
+        place = (
+            "cpu" if device.type == "cpu" else device
+        )  # torch.load does not know "cpu:0", which gloo's processes have
+        restore_progress(self, torch.load(file, map_location=place, weights_only=True))
 
     def _begin(self, wanted: str | bool | None) -> str | None:
         """Mark the start of a run, or check and restore the place to go on from; the checkpoint, if there is one."""
