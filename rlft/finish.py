@@ -1,5 +1,6 @@
 """Around training: record, trust checks, held-out evaluation; after it: save, reload what was saved, sum up."""
 
+import shlex
 import time
 import traceback
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
+from rlft.configure import ConfigurationError
 from rlft.credit import CreditError
 from rlft.evaluate.policy import HeldOut
 from rlft.prepare import Plan
@@ -18,7 +19,10 @@ from rlft.record.curve import draw_curve
 from rlft.record.folder import save_config
 from rlft.record.jsonl import read_jsonl
 from rlft.record.progress import ShortProgress
+from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
+from rlft.resume.find import NothingToResume
+from rlft.resume.manifest import checkpoints, is_sealed
 from rlft.rewards import RewardError
 from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 
@@ -45,10 +49,10 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         trainer.add_callback(ShortProgress())
     for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
-    started = time.perf_counter()
+    trust.remember(trainer.model)
     with _short_endings(trainer):
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = time.perf_counter() - started
+    seconds = trainer.spent()["seconds"]
     trainer.save_model(str(folder))
     if len(plan.held_out):
         accuracy.evaluate("after")  # once the adapter is safe on disk
@@ -67,16 +71,19 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
 @contextmanager
 def _short_endings(trainer: Any) -> Iterator[None]:
     """End a run that cannot go on with what happened, where the user's own code raised, and what is kept."""
-    folder = trainer.args.output_dir
+    folder = Path(trainer.args.output_dir)
 
     def kept() -> str:
-        saved = get_last_checkpoint(folder) or "no adapter was saved"
-        return f"Kept: the record in {Path(folder) / 'record'}; {saved}."
+        saved = next((one for one in checkpoints(folder) if is_sealed(one)), None)
+        on = f"the same command with --output_dir {shlex.quote(str(folder))} --resume_from_checkpoint true goes on"
+        return f"Kept: the record in {folder / 'record'}; {saved or 'no checkpoint was saved'}; {on} from there."
 
     try:
         yield
     except KeyboardInterrupt as interrupt:
         raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}") from interrupt
+    except (AnotherRun, NothingToResume) as error:
+        raise ConfigurationError(str(error)) from error
     except (RewardError, CreditError, TrustError, FloatingPointError) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -93,7 +100,7 @@ def _accuracy_rows(results: Results) -> list[tuple[str, str]]:
 
 def _run_rows(trainer: Any, plan: Plan, trust: dict[str, float], seconds: float) -> list[tuple[str, str]]:
     return [
-        ("seconds", f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in all"),
+        ("seconds", f"{seconds:.0f} training, {time.perf_counter() - plan.started:.0f} in this process"),
         ("trainable parameters", f"{trust['trainable_parameters']:,}"),
         ("distance from start (L2)", f"{trust.get('delta_norm', float('nan')):.4g}"),
         ("reloaded from disk", _reload(trainer, plan)),

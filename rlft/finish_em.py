@@ -181,7 +181,10 @@ def _run_rows(trainer: Any, plan: EMPlan, seconds: float) -> Lines:
     return [
         (f"dev {metric} by round", by_round),
         ("best round", f"{trainer.best}"),
-        ("seconds", f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in all"),
+        (
+            "seconds",
+            f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in this process",
+        ),
     ]
 
 

@@ -1,6 +1,5 @@
 """Around PrLM's training: record, trust checks, held-out evaluation; after it: save, reload what was saved, sum up."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,10 +62,10 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
         trainer.add_callback(ShortProgress())
     for callback in (RecordCallback(), trust, *([held_out] if plan.settings else [])):
         trainer.add_callback(callback)
-    started = time.perf_counter()
+    trust.remember(trainer.model)
     with _short_endings(trainer), _answers_missed(trainer):
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = time.perf_counter() - started
+    seconds = trainer.spent()["seconds"]
     trainer.save_model(str(folder))
     if plan.settings:
         held_out.evaluate("after")  # once the adapter is safe on disk

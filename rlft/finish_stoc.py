@@ -25,6 +25,7 @@ from rlft.record.jsonl import to_json
 from rlft.record.progress import ShortProgress
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
+from rlft.resume.find import NothingToResume
 from rlft.tiny.stated import audit
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_replay import read_rows, write_rows
@@ -75,7 +76,7 @@ class Report:
         started, of_processor = time.perf_counter(), time.process_time()
         trust = TrustCallback()
         if self._main and args.resume_from_checkpoint:
-            print(f"arm {arm} goes on from {args.resume_from_checkpoint}")  # noqa: T201
+            print(f"arm {arm} goes on")  # noqa: T201
         if not args.disable_tqdm:
             trainer.remove_callback(ProgressCallback)
             trainer.add_callback(ShortProgress(arm if len(self.plan.arms) > 1 else None))
@@ -84,6 +85,7 @@ class Report:
         with _short_endings(trainer, self.plan.folder):
             if self._before is None:  # the same for every arm
                 self._before = self._ask(trainer)
+            trust.remember(trainer.model)
             trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
             trainer.save_model(str(folder))
             after = self._ask(trainer)
@@ -94,8 +96,8 @@ class Report:
                 "recall": self._recall(after),
                 "replay": self._replay(trainer),
                 "steps": trainer.state.global_step,
-                "seconds": time.perf_counter() - started,
-                "cpu_seconds": time.process_time() - of_processor,
+                "seconds": time.perf_counter() - started + trainer.spent_before["seconds"],
+                "cpu_seconds": time.process_time() - of_processor + trainer.spent_before["cpu_seconds"],
                 "trainable_parameters": trust.report["trainable_parameters"],
                 "distance": trust.report.get("delta_norm"),
                 "reloaded": _reload(trainer, folder),
@@ -200,7 +202,7 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
             f"\ninterrupted after {trainer.state.global_step} steps. {kept}; the same command with {resume} goes on "
             "from there."
         ) from interrupt
-    except AnotherRun as error:
+    except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
     except (TrustError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error

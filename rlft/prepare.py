@@ -11,7 +11,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoConfig
-from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
@@ -22,6 +21,7 @@ from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
 from rlft.record.folder import claim_output_dir
+from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.rewards import RewardError, check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made
 from rlft.tiny import tasks
@@ -95,8 +95,9 @@ def _prepare(
     check_columns([*rewards, metric], train_rows.column_names)
     table = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
-    training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
-    training.output_dir = free_or_claimed_folder(name, training, bool(training.resume_from_checkpoint))
+    resumes = asks_to_resume(training.resume_from_checkpoint)
+    training.resume_from_checkpoint = look_ahead(training.resume_from_checkpoint, training.output_dir)
+    training.output_dir = free_or_claimed_folder(name, training, resumes)
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
         if recipe.smoke:
@@ -162,22 +163,6 @@ def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
     if name in tasks.TASKS:
         return tiny_model(char_tokenizer()).config
     return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
-
-
-def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None:
-    """The checkpoint to go on from: `true` means the last one in the run folder, and so does a run folder."""
-    if str(wanted).lower() in ("none", "false", ""):
-        return None
-    folder = output_dir if str(wanted).lower() == "true" else str(wanted)
-    if folder is None or not Path(folder).is_dir():
-        raise ValueError(f"--resume_from_checkpoint {wanted}: no folder {folder}; set --output_dir to that run.")
-    found = folder if (Path(folder) / "trainer_state.json").is_file() else get_last_checkpoint(folder)
-    if found is None:
-        raise ValueError(
-            f"--resume_from_checkpoint {wanted}: {folder} holds no checkpoint (a run writes them with "
-            "--save_strategy steps --save_steps N); start afresh in another --output_dir."
-        )
-    return found
 
 
 def model_path(name: str | None, seed: int) -> str:

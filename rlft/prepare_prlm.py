@@ -31,9 +31,10 @@ from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.evaluate.personal import Measured, personal_metrics
 from rlft.evaluate.style import style_metrics
 from rlft.preflight import check_batch
-from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
+from rlft.prepare import free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
 from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs
 from rlft.record.summary import summary_table
+from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.retrieval import RetrievalError
 from rlft.retrieval.profiles import profile_chooser
 from rlft.reward_models.harmless import Harmless
@@ -140,12 +141,13 @@ def _prepare(
     train_rows = _train_rows(rows.train, chooser.choose(rows.train, recipe.profiles), prompt)
     counts = {**chooser.counts, "prompt cut": prompt.counts["cut"]}
     check_rows(train_rows, "the training set", rewards or _own_rewards(training), texts=("answer", "query"))
-    training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
+    resumes = asks_to_resume(training.resume_from_checkpoint)
+    training.resume_from_checkpoint = look_ahead(training.resume_from_checkpoint, training.output_dir)
     scorer = plan_scorer(recipe, model, training, rows, prompt, chooser, tokenizer)
     settings = _settings(recipe, rows.held_out, choosers, prompt)
     batch = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
-    training.output_dir = free_or_claimed_folder(name, training, bool(training.resume_from_checkpoint))
+    training.output_dir = free_or_claimed_folder(name, training, resumes)
     if training.process_index == 0:
         print(f"run folder: {training.output_dir}\n{_table(rows, counts, settings, scorer)}\n{batch}")  # noqa: T201
     return PersonalPlan(

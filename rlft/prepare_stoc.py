@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import ContinualArguments
 from rlft.data.continual import Continual, biography_rows, file_rows, paper_task, some
 from rlft.data.json_rows import Row
 from rlft.evaluate.facts import METRICS, refuse_facts
-from rlft.prepare import _checkpoint, free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
+from rlft.prepare import free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
 from rlft.prepare_em import refusals, start_clock
 from rlft.record.stages import IDENTITY, claim_identity, digest
 from rlft.record.summary import summary_table
 from rlft.replay.items import refuse_items
+from rlft.resume.find import holds_run, look_ahead
 from rlft.tiny import tasks
 from rlft.tiny.biography_task import BiographyTask
 from rlft.tiny.people import People
@@ -129,7 +129,7 @@ def _prepare(
     folder = Path(str(training.output_dir))
     for arm, args in arms.items():
         args.output_dir = str(folder if len(arms) == 1 else folder / arm)
-        args.resume_from_checkpoint = _last(args.output_dir) if resume is True else resume
+        args.resume_from_checkpoint = holds_run(Path(args.output_dir)) or None if resume is True else resume
     claim_identity(folder / IDENTITY, _identity(recipe, data, model, training) | _content(recipe, arms, new, probes))
     if training.process_index == 0:
         print(f"run folder: {folder}\n{_table(arms, new, old, probes, rows.left_out)}")  # noqa: T201
@@ -231,17 +231,13 @@ def _resumes(training: Any, arms: int) -> bool | str:
     if wanted.lower() != "true":
         if arms > 1:
             raise ValueError(f"--resume_from_checkpoint {wanted} is one arm's; give true, or name that arm alone.")
-        return str(_checkpoint(wanted, folder))
+        return str(look_ahead(wanted, folder))
     if folder is None or not (Path(folder) / IDENTITY).is_file():
         raise ValueError(
             f"--resume_from_checkpoint true: {folder} holds no run (no {IDENTITY}); set --output_dir to one, or leave "
             "the flag out to start afresh."
         )
     return True
-
-
-def _last(folder: str) -> str | None:
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
 def _identity(recipe: ContinualArguments, data: ScriptArguments, model: ModelConfig, training: Any) -> dict[str, Any]:

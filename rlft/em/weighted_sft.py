@@ -22,9 +22,10 @@ from trl import SFTConfig
 
 from rlft.compat import ColumnsSFTTrainer, WeighedModel
 from rlft.em.weighted_rows import IGNORED, WeightedCollator, check_rows
+from rlft.resume.trainer import Resumable
 
 
-class WeightedSFTTrainer(ColumnsSFTTrainer):
+class WeightedSFTTrainer(Resumable, ColumnsSFTTrainer):
     """`trl.SFTTrainer` on rows `{input_ids, labels, weights}`: lists of equal length, one weight a token.
 
     A weight belongs to the token it stands on, as a label; where the label is -100 it is ignored. Weights may be

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object, tqdm
-from transformers import GenerationConfig, TrainerCallback
+from transformers import GenerationConfig, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlft.compat import generation_model
 
@@ -96,9 +96,17 @@ class HeldOut(TrainerCallback):
         self.trainer, self.rows, self.metric = trainer, rows, metric
         self.results: dict[str, dict[str, float]] = {}
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Accuracy before the first step."""
-        self.evaluate("before")
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Accuracy before the first step; a run that goes on from a checkpoint has logged it."""
+        if not state.global_step:
+            self.evaluate("before")
+            return
+        logged = {name: value for row in state.log_history for name, value in row.items()}
+        self.results["before"] = {
+            how: logged.get(f"accuracy/before_{how}", float("nan")) for how in ("sampled", "greedy")
+        }
 
     def evaluate(self, when: str) -> None:
         """Accuracy now, sampled at the training temperature and greedy, into `results` and the log."""

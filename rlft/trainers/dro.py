@@ -154,6 +154,7 @@ class DROTrainer(EMTrainer):
         for one in (self.learning.selector, self.learning.generator):
             work = partial(one.start, current, self.warm_up_datasets.get(one.role))
             current.stage(f"start {one.role}", work, *one.files)
+            one.tidy(current)
 
     def step(self, current: Round, before: Round, origin: Round, rows: Sequence[Row]) -> None:
         """Sample, score, weigh, gather, learn twice."""
@@ -168,6 +169,7 @@ class DROTrainer(EMTrainer):
         for one in (learning.selector, learning.generator):
             work = partial(learning.learn, current, before, origin, one)
             current.stage(f"learn {one.role}", work, *one.files, one.report_file)
+            one.tidy(current)
 
     def validate(self, current: Round, name: str, rows: Sequence[Row]) -> None:
         """Metrics of the pair: a list, and an answer from it."""

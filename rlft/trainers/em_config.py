@@ -6,6 +6,14 @@ from trl import SFTConfig
 
 from rlft.em.options import EMOptions
 
+FREE_TO_CHANGE = frozenset(
+    {
+        *("num_rounds", "patience", "sampler_batch_size", "sampler_url", "sampler_memory", "sampler_timeout"),
+        *("sampler_keep_tokens", "score_batch_tokens", "max_dropped"),
+    }
+)
+"""Settings of EM and of its rollouts that a run may go on with changed."""
+
 
 @dataclass
 class EMConfig(EMOptions, SFTConfig):

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ from rlft.em.rows import demonstration_rows, read_rows, write_rows
 from rlft.em.stages import Round
 from rlft.em.weighted_sft import WeightedSFTTrainer
 from rlft.record.callback import RecordCallback
-from rlft.record.folder import write_whole
+from rlft.record.folder import record_dir, write_whole
+from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.record.progress import ShortProgress
+from rlft.resume.find import holds_run
 from rlft.rollouts.demonstration import demonstration
+from rlft.trainers.em_config import FREE_TO_CHANGE
 from rlft.trainers.rolls import Rolls
 from rlft.trainers.round_models import RoundModels
 from rlft.trainers.trust import TrustCallback
-from rlft.trainers.weights import Start, are_readable, starts_of, trainable_weights
 
 WEIGHT_FILES = (
     "adapter_config.json",
@@ -102,7 +103,7 @@ class Learning:
 
     def _fit(self, model: nn.Module, current: Round, *, epochs: float) -> dict[str, float]:
         """Weighted fine-tuning of `model`, which is left changed, into the round's folder."""
-        args, scratch = copy.deepcopy(self.args), current.folder / f"{self._prefix}training"
+        args, scratch = copy.deepcopy(self.args), self._scratch(current)
         args.output_dir, args.num_train_epochs, args.seed = str(scratch), epochs, self.args.seed + current.number
         args.push_to_hub = False
         trust, role = TrustCallback(), {"role": self.role} if self.role else {}
@@ -117,45 +118,29 @@ class Learning:
         trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
             trainer.add_callback(ShortProgress(" ".join([f"round {current.number}: learn", *role.values()])))
-        checkpoint = last_whole_checkpoint(scratch)
-        start = readable_start(model) if checkpoint else {}
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.record, begun = record_dir(current.folder.parent), holds_run(scratch)
+        trainer.free_to_change |= FREE_TO_CHANGE
+        trust.remember(model)
+        if not begun:
+            _forget_rows(trainer.record / "metrics.jsonl", {"round": current.number, **role})
+        trainer.train(resume_from_checkpoint=begun)
         trainer.save_model(str(self.folder(current)))
         trainer.accelerator.wait_for_everyone()
-        if trainer.accelerator.is_main_process:
-            forget_checkpoints(scratch)
-        report = {name: trust.report[name] for name in REPORTED if name in trust.report}
-        return report | ({"delta_norm": distance(start, model)} if start else {})
+        return {name: trust.report[name] for name in REPORTED if name in trust.report}
+
+    def tidy(self, current: Round) -> None:
+        """Delete the checkpoints of a training whose outcome is safe."""
+        if PartialState().is_main_process and self._scratch(current).exists():
+            shutil.rmtree(self._scratch(current))
+
+    def _scratch(self, current: Round) -> Path:
+        return current.folder / f"{self._prefix}training"
 
 
-def readable_start(model: nn.Module) -> dict[str, Start]:
-    """Where the trainable weights stand, if they can be read: training that goes on starts from its checkpoint."""
-    weights = trainable_weights(model)
-    return starts_of(weights) if are_readable(weights) else {}
-
-
-def distance(start: Mapping[str, Start], model: nn.Module) -> float:
-    """L2 distance of the trainable weights from their start."""
-    weights = trainable_weights(model)
-    return math.sqrt(sum(before.change(weights[name])[0] for name, before in start.items()))
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that was written to its end: the Trainer writes its state last."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
-    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
-
-
-def forget_checkpoints(folder: Path) -> None:
-    """Delete checkpoints, those of them first that make them whole: what is left of a deletion is no checkpoint."""
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        state.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
+def _forget_rows(path: Path, fields: Mapping[str, Any]) -> None:
+    """Take the rows of a training that is made again from its beginning out of the record."""
+    if PartialState().is_main_process and path.exists():
+        rows = read_jsonl(path)
+        kept = [row for row in rows if any(row.get(name) != value for name, value in fields.items())]
+        if len(kept) < len(rows):
+            write_whole(path, json_lines(kept))

@@ -14,6 +14,8 @@ from rlft.em.options import EMOptions
 from rlft.em.rounds import best_round, questions_of, run_rounds
 from rlft.em.stages import IDENTITY, Round
 from rlft.record.stages import canonical, claim_identity
+from rlft.resume.termination import says_on_termination
+from rlft.trainers.em_config import FREE_TO_CHANGE
 from rlft.trainers.rolls import Row
 
 OF_TRAINING = (
@@ -22,12 +24,6 @@ OF_TRAINING = (
     "neftune_noise_alpha", "bf16", "fp16", "train_sampling_strategy",
 )  # fmt: skip
 """Settings of the M-step that decide what is learnt."""
-FREE_TO_CHANGE = {
-    "num_rounds", "patience", "sampler_batch_size", "sampler_url", "sampler_memory", "sampler_timeout",
-    "sampler_keep_tokens",
-    "score_batch_tokens", "max_dropped",
-}  # fmt: skip
-"""Settings of EM and of its rollouts that a run may go on with changed."""
 
 
 class EMTrainer:
@@ -117,8 +113,13 @@ class EMTrainer:
         Raises:
             rlft.record.stages.AnotherRun: if the folder holds a run with other settings.
             rlft.em.rounds.NothingToLearn: if every question of a round was dropped.
+            SystemExit: with code 143 after SIGTERM in an M-step, when a checkpoint is written.
         """
         self.claim_folder()
+        with says_on_termination(f"every finished stage of the run in {self.folder} is kept"):
+            return self._train()
+
+    def _train(self) -> list[dict[str, float]]:
         self.history = []
         first = Round(self.folder, 0)
         train = self.prepared(first, "train", self.train_dataset)

@@ -115,6 +115,7 @@ class ExSearchTrainer(EMTrainer):
         """The base, after its warm-up if there is one."""
         learning = self.learning
         current.stage("start", lambda: learning.start(current, self.warm_up_dataset), *learning.files)
+        learning.tidy(current)
 
     def step(self, current: Round, before: Round, origin: Round, rows: Sequence[Row]) -> None:
         """Sample, score, weigh, gather, learn."""
@@ -124,6 +125,7 @@ class ExSearchTrainer(EMTrainer):
         current.stage("weigh", lambda: steps.weigh(current, rows), "weights.jsonl", "weights.json")
         current.stage("gather", lambda: learning.gather(current, rows), "rows.arrow", "rows.json")
         current.stage("learn", lambda: learning.learn(current, origin), *learning.files, learning.report_file)
+        learning.tidy(current)
 
     def validate(self, current: Round, name: str, rows: Sequence[Row]) -> None:
         """Metrics of trajectories with the answer sampled."""

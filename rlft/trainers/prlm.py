@@ -24,6 +24,8 @@ from transformers import TrainerCallback
 from rlft import compat
 from rlft.em.options import option
 from rlft.evaluate.personal import thinking_words
+from rlft.record.stages import digest
+from rlft.resume.identity import FREE_TO_CHANGE
 from rlft.reward_models.folder import trained_kinds
 from rlft.reward_models.plugin import scorer_reward
 from rlft.reward_models.scorer import Scorer
@@ -79,6 +81,8 @@ class PrLMTrainer(SHEARTrainer):
             reward breaks its contract.
     """
 
+    free_to_change = FREE_TO_CHANGE | {"scorer"}
+
     def __init__(
         self,
         model: Any,
@@ -111,6 +115,12 @@ class PrLMTrainer(SHEARTrainer):
             self.add_callback(_KeptScorer(Path(args.scorer)))
         if args.drift_steps and scorer is not None and fresh is not None:
             self.add_callback(DriftCallback(self, scorer, fresh, trained_kinds(str(args.scorer))))
+
+    def identity(self) -> dict[str, Any]:
+        """As of every trainer; a reward model is known by its files, wherever they lie."""
+        folder = Path(self.args.scorer) if self.args.scorer is not None else None
+        files = sorted(folder.glob("*.safetensors")) if folder else []
+        return super().identity() | {"reward model": {file.name: digest(file) for file in files}}
 
     def annotate(self, inputs: list[dict[str, Any]], rollouts: compat.Rollouts) -> compat.Rollouts:
         """Token credit, and metrics of one generation batch."""

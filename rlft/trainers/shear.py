@@ -35,6 +35,7 @@ from rlft.credit.shear import shear
 from rlft.credit.weigh import credit_metrics, groups_to_weigh, weigh
 from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
+from rlft.resume.trainer import Resumable
 from rlft.rewards import checked, refuse_unscored_groups
 from rlft.rewards.loading import refuse_same_names
 from rlft.trainers.late_advantages import ORDER, GenerationBatch, LateAdvantages
@@ -75,7 +76,7 @@ class SHEARConfig(CreditOptions, GRPOConfig):
         refuse_states(self)
 
 
-class SHEARTrainer(compat.AnnotatingGRPOTrainer):
+class SHEARTrainer(Resumable, compat.AnnotatingGRPOTrainer):
     """`trl.GRPOTrainer` with token credit.
 
     Args:

@@ -27,12 +27,16 @@ from trl import SFTConfig, SFTTrainer
 from rlft.em.options import option
 from rlft.evaluate.facts import fact_recall, generated_recall
 from rlft.replay.anchor import Anchor, fisher_diagonal
+from rlft.resume.identity import FREE_TO_CHANGE
+from rlft.resume.termination import says_on_termination
+from rlft.resume.trainer import Resumable
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
 from rlft.trainers.samplers import Samplers
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_probes import ProbeCallback
-from rlft.trainers.stoc_replay import Replay
+from rlft.trainers.stoc_replay import FREE_TO_CHANGE as free_in_replay
+from rlft.trainers.stoc_replay import Replay, digest_of
 from rlft.trainers.stoc_samples import Sample, samples_of
 
 ProbeRows = Sequence[Mapping[str, Any]]
@@ -68,7 +72,7 @@ class STOCConfig(STOCOptions, SFTConfig):
         super().__post_init__()
 
 
-class STOCTrainer(SFTTrainer):
+class STOCTrainer(Resumable, SFTTrainer):
     """`trl.SFTTrainer` on a stream of new samples and replay, which `train` makes first.
 
     Args:
@@ -87,6 +91,7 @@ class STOCTrainer(SFTTrainer):
 
     args: Any  # a STOCConfig
     model: Any
+    free_to_change = FREE_TO_CHANGE | free_in_replay
 
     def __init__(
         self,
@@ -127,9 +132,12 @@ class STOCTrainer(SFTTrainer):
 
         Raises:
             rlft.record.stages.AnotherRun: if the folder holds replay of other settings, data or weights.
+            SystemExit: with code 143 after SIGTERM.
             ValueError: if there is too little replay for alpha and `short` is `error`.
         """
-        samples = self._mixed()
+        with says_on_termination(f"the replay that is written is in {self.replay.folder}"):
+            samples = self._mixed()
+        self._samples = digest_of(samples)
         stream = Stream(
             samples,
             end_id=self.replay.tokenizer.eos_token_id,
@@ -149,6 +157,10 @@ class STOCTrainer(SFTTrainer):
         finally:
             if self.anchor:
                 self.anchor.detach()
+
+    def identity(self) -> dict[str, Any]:
+        """As of every trainer; its rows are those that the stream is cut from."""
+        return super().identity() | {"training rows": self._samples}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every log of a loss tells the anchor's penalty, which acts on gradients and is not part of that loss."""

@@ -54,6 +54,7 @@ class TrustCallback(TrainerCallback):
     def __init__(self) -> None:
         self.report: dict[str, float] = {}
         self._starts: dict[str, Start] = {}
+        self._remembered: dict[str, Start] = {}
         self._first_step = 0
         self._gradient_seen = False
         self._readable = True
@@ -84,7 +85,16 @@ class TrustCallback(TrainerCallback):
             )
             return
         _check_optimizer(weights, kwargs["optimizer"])
-        self._starts = starts_of(weights)
+        same = self._remembered.keys() == weights.keys()
+        self._starts, self._remembered = self._remembered if same else starts_of(weights), {}
+
+    def remember(self, model: nn.Module) -> None:
+        """Take the weights as they are for the start, before a trainer that goes on replaces them by a checkpoint's.
+
+        Where they cannot be read yet, as under FSDP, the start is that of `on_train_begin`.
+        """
+        weights = trainable_weights(model)
+        self._remembered = starts_of(weights) if are_readable(weights) else {}
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -116,9 +126,9 @@ class TrustCallback(TrainerCallback):
             TrustError: if no step had a gradient, or no weight changed.
         """
         steps = state.global_step - self._first_step
-        if not self._readable or steps == 0:
+        if not self._readable or state.global_step == 0:
             return
-        if not self._gradient_seen:
+        if steps and not self._gradient_seen:
             raise TrustError(
                 f"no gradient in {steps} steps: within every group the rewards were equal, so every "
                 "advantage was 0. Make the problems easier or harder (some completions must succeed and "
@@ -126,7 +136,7 @@ class TrustCallback(TrainerCallback):
             )
         weights = trainable_weights(kwargs["model"])
         changes = [start.change(weights[name]) for name, start in self._starts.items()]
-        if not any(moved for _, moved in changes):
+        if steps and not any(moved for _, moved in changes):
             raise TrustError(
                 f"the trainable weights are unchanged after {steps} steps although they had gradients: "
                 f"either the learning rate was 0 (--learning_rate {args.learning_rate:g}; --warmup_steps "

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
-from rlft.trainers.em_learning import last_whole_checkpoint
 from tests import scripts
 from tests.trainers.processes import assert_same_end
 from tests.trainers.search_runs import NAME, model
@@ -99,13 +98,3 @@ def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
         for path in (alone / "round-1", folder / "round-1", alone / "round-0")
     )
     assert_same_end(start, ours, theirs)
-
-
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    assert last_whole_checkpoint(tmp_path / "absent") is None
-    for name in ("checkpoint-2", "checkpoint-10", "checkpoint-12"):
-        (tmp_path / name).mkdir()
-    assert last_whole_checkpoint(tmp_path) is None
-    for name in ("checkpoint-2", "checkpoint-10"):
-        (tmp_path / name / "trainer_state.json").write_text("{}")
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
