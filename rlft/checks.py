@@ -56,11 +56,13 @@ class Checks:
 
     Attributes:
         faults: what a run would end with.
+        lacking: an input that is known to be unusable; steps that take it are passed over.
         warnings: (topic, text) of what a run would not end with, but its user should know.
     """
 
     def __init__(self, *, go_on: bool = False) -> None:
         self.go_on = go_on
+        self.lacking: Any = MISSING
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
 
@@ -75,7 +77,7 @@ class Checks:
         Returns:
             What the step returns; `MISSING` if it was refused or passed over.
         """
-        if any(given is MISSING for given in inputs):
+        if any(given is MISSING or given is self.lacking for given in inputs):
             return MISSING
         if not self.go_on:
             return step(*inputs, **options)

@@ -177,7 +177,7 @@ def inspect_personal(
     tokenizer, config, peft_config = inspect_model(model, training, checks)
     shown = checks.of("prompts", shown_rows, recipe, training, rows, tokenizer, *choosers)
     train_rows = MISSING if shown is MISSING else shown.train_rows
-    for reward in rewards or checks.of("reward", _own_rewards, training):
+    for reward in rewards or checks.of("reward", own_rewards, training):
         checks.of("columns", lambda one, given: check_rows(given, TRAINED, [one], texts=TEXTS), reward, train_rows)
     checks.of("prompts", partial(check_room, training), train_rows, tokenizer, config)
     scorer = checks.of("reward model", _scorer, recipe, model, training, shown, tokenizer)
@@ -226,7 +226,7 @@ def _refuse_model(model: ModelConfig) -> None:
         )
 
 
-def _own_rewards(training: Any) -> list[Any]:
+def own_rewards(training: Any) -> list[Any]:
     """PrLM's own without the reward model's, which is not there yet."""
     without = copy.copy(training)
     without.scorer, without.personalization_weight = None, 0.0

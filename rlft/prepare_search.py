@@ -86,9 +86,9 @@ def inspect_search(
     Raises:
         one of `rlft.checks.REFUSALS`, unless `checks` goes on.
     """
-    retriever = checks.of("retriever", _retriever, recipe, data)
     splits = checks.of("data", find_questions, recipe, data, SEARCH_TASKS)
     warm_up = checks.of("demonstrations", demonstrations, recipe.warm_up_dataset, f"--{WARM_UP}")
+    retriever = checks.of("retriever", _retriever, recipe, data)
 
     def lines(found: QuestionSplits, searched: Retriever) -> list[tuple[str, str]]:
         samples = questions_per_round(training, found.train) * training.num_generations
