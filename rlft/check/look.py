@@ -1,5 +1,6 @@
 """`rlft check`: what can be known about a run before it starts, each part as a section of text and as figures."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ def look(
     seen = Look()
     found = subject.inputs
     if found.table is not MISSING:
-        seen.add(f"Batches\n{_indented(found.table)}", batches=_table_figures(found.table))
+        seen.add(section("Batches", _pairs(found.table)), batches=dict(_pairs(found.table)))
     _look_at_rewards(seen, subject, checks, gold)
     longest = _look_at_tokens(seen, run, subject, checks)
     size = checks.of("model", size_of, found.config, found.peft_config)
@@ -118,9 +119,11 @@ def _look_at_tokens(seen: Look, run: Parsed, subject: Subject, checks: Checks) -
     stops = stop_ids(tokenizer, _generation_config(run))
     rows = [("stops at", ", ".join(_stop(tokenizer, token, names) for token, names in stops.items()))]
     rows.append(("pads with", _pad(tokenizer, stops)))
-    chat = subject.prompts is MISSING or not isinstance(subject.prompts[0], str)
-    rows.append(("chat template", _template(run, tokenizer, stops, checks) if chat else "not used: prompts are texts"))
-    lengths = [] if subject.prompts is MISSING else checks.of("prompts", _lengths, run, subject.prompts, tokenizer)
+    written = _template(subject, tokenizer, stops, checks) if subject.template else "not used: the model reads texts"
+    rows.append(("chat template", written))
+    lengths = checks.of("prompts", _lengths, subject, subject.prompts, tokenizer)
+    if lengths is MISSING:
+        lengths = []
     if lengths:
         positions = None if subject.inputs.config is MISSING else positions_of(subject.inputs.config)
         room = "" if positions is None else f"; positions {positions:,}, completions up to {subject.sample_tokens:,}"
@@ -129,10 +132,10 @@ def _look_at_tokens(seen: Look, run: Parsed, subject: Subject, checks: Checks) -
     return max(lengths, default=0)
 
 
-def _lengths(run: Parsed, prompts: Sequence[Any], tokenizer: Any) -> list[int]:
+def _lengths(subject: Subject, prompts: Sequence[Any], tokenizer: Any) -> list[int]:
     """Tokens of the longest prompts."""
     longest = sorted(prompts, key=lambda prompt: len(str(prompt)), reverse=True)[:MEASURED]
-    return prompt_lengths(longest, tokenizer, run.training.chat_template_kwargs)
+    return prompt_lengths(longest, tokenizer, subject.template_kwargs)
 
 
 def _generation_config(run: Parsed) -> Any:
@@ -158,13 +161,12 @@ def _pad(tokenizer: Any, stops: Any) -> str:
     return f"{tokenizer.pad_token} ({tokenizer.pad_token_id}){same if tokenizer.pad_token_id in stops else ''}"
 
 
-def _template(run: Parsed, tokenizer: Any, stops: Any, checks: Checks) -> str:
+def _template(subject: Subject, tokenizer: Any, stops: Any, checks: Checks) -> str:
     """What ends a turn, and whether a completion stops there."""
     if not tokenizer.chat_template:
         return "none"
-    given = run.training.chat_template_kwargs
     try:
-        end = ChatFrame(tokenizer, (), given if isinstance(given, dict) else None).end_id
+        end = ChatFrame(tokenizer, (), subject.template_kwargs).end_id
     except ValueError as error:
         return f"there; where a turn ends in it cannot be seen: {error}"
     token = tokenizer.convert_ids_to_tokens(end)
@@ -211,7 +213,9 @@ def too_much(memory: Memory, there: float) -> str:
 
 def _parts(parts: dict[str, int], notes: dict[str, str]) -> str:
     return ", ".join(
-        f"{name} {size_text(count)}" + (f" ({notes[name]})" if name in notes else "") for name, count in parts.items()
+        f"{name} {size_text(count)}" + (f" ({notes[name]})" if name in notes else "")
+        for name, count in parts.items()
+        if count
     )
 
 
@@ -226,8 +230,8 @@ def _device_bytes(device_gib: float | None) -> float | None:
 def _look_at_disk(seen: Look, run: Parsed, subject: Subject, size: Size, load: Load, checks: Checks) -> None:
     kept = disk.checkpoints_kept(run.training, subject.steps)
     parts = {
-        f"{kept} checkpoints": kept * disk.checkpoint_bytes(size, load),
-        "what is saved": disk.saved_bytes(size, load),
+        f"{kept} checkpoints": kept * disk.checkpoint_bytes(size, load) * subject.models,
+        "what is saved": disk.saved_bytes(size, load) * subject.models,
         "record": subject.samples * subject.sample_tokens * disk.RECORD_BYTES,
     }
     wanted, free = sum(parts.values()), disk.free_bytes(run.training.output_dir)
@@ -241,10 +245,8 @@ def _look_at_disk(seen: Look, run: Parsed, subject: Subject, size: Size, load: L
         )
 
 
-def _indented(table: str) -> str:
-    return "\n".join(f"  {line}" for line in table.splitlines() if set(line) != {"-"})
-
-
-def _table_figures(table: str) -> dict[str, str]:
-    parts = [line.strip().partition("  ") for line in table.splitlines() if "  " in line.strip()]
-    return {name: value.strip() for name, _, value in parts}
+def _pairs(table: str) -> list[tuple[str, str]]:
+    """The lines of a `summary_table`, or of several."""
+    lines = [line for line in table.splitlines() if set(line) != {"-"}]
+    parts = [("", line) if line.startswith(" ") else re.split(r"\s{2,}", line, maxsplit=1) for line in lines]
+    return [(name, value.strip()) for name, value in parts]

@@ -149,7 +149,7 @@ def _finding(reward: str, name: str, score: float, gold: float) -> str:
         "gold, garbage": "the gold answer with garbage behind it gets",
     }[name]
     against = f"as much as the gold answer ({gold:g})" if _same(score, gold) else f"{score:g}, the gold answer {gold:g}"
-    return f"{reward}: {said} {against}. What a reward pays for is what it will get."
+    return f"{reward}: {said} {against}."
 
 
 class _Scorer:

@@ -1,4 +1,7 @@
-"""What each recipe trains, in the terms in which it is looked at: inputs, rewards, prompts, and work on one device."""
+"""What each recipe trains, in the terms in which it is looked at: inputs, rewards, prompts, and work on one device.
+
+A method's modules are imported when it is asked for: together they take longer to import than all checks.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -7,18 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rlft import prepare, prepare_em
 from rlft.check.memory import Load
 from rlft.check.probes import spellings
 from rlft.check.recipes import Parsed
 from rlft.checks import MISSING, Checks
-from rlft.prepare import inspect_prompts
-from rlft.prepare_continual import inspect_stoc
-from rlft.prepare_em import QuestionInputs, questions_per_round
-from rlft.prepare_lists import inspect_lists, shortened_lists
-from rlft.prepare_prlm import inspect_personal, own_rewards, shortened_personal
-from rlft.prepare_search import WARM_UP, inspect_search
-from rlft.prepare_stoc import shortened_stoc
 from rlft.tiny import tasks
 
 QUESTIONS = 256
@@ -46,26 +41,38 @@ class Subject:
     rows: Any = MISSING
     """To try rewards on."""
     forms: Sequence[str] = field(default_factory=spellings)
+    models: int = 1
+    """That are trained and kept: arms, or the two of a pair."""
+    template: bool = False
+    """Whether a chat template writes what the model reads."""
+    template_kwargs: dict[str, Any] | None = None
 
 
 def subject_of(parsed: Parsed, checks: Checks) -> Subject:
     """Find and check a recipe's inputs, as its run does; `parsed` is shortened for `--smoke`."""
-    shorten, look = _OF[parsed.name]
-    parsed.recipe = shorten(parsed.recipe, parsed.data, parsed.model, parsed.training)
-    return look(parsed, checks)
+    return _OF[parsed.name](parsed, checks)
+
+
+def _shortened(run: Parsed, shorten: Callable[..., Any]) -> tuple[Any, Any, Any, Any]:
+    """The arguments as `--smoke` runs them, if it is given."""
+    run.recipe = shorten(run.recipe, run.data, run.model, run.training)
+    return run.recipe, run.data, run.model, run.training
 
 
 def _shear(run: Parsed, checks: Checks) -> Subject:
-    found = inspect_prompts(run.recipe, run.data, run.model, run.training, checks)
+    from rlft.prepare import inspect_prompts, shortened
+
+    found = inspect_prompts(*_shortened(run, shortened), checks)
     rewards = [reward for reward in found.reward_funcs if reward is not MISSING]
     weights = run.training.reward_weights if len(rewards) == len(found.reward_funcs) else None
     return _grpo(run, checks, found, rewards, weights)
 
 
 def _prlm(run: Parsed, checks: Checks) -> Subject:
+    from rlft.prepare_prlm import inspect_personal, own_rewards, shortened_personal
     from rlft.trainers.prlm_rewards import weights_of
 
-    found = inspect_personal(run.recipe, run.data, run.model, run.training, checks)
+    found = inspect_personal(*_shortened(run, shortened_personal), checks)
     rewards = [reward for reward in found.reward_funcs or own_rewards(run.training) if reward is not MISSING]
     subject = _grpo(run, checks, found, rewards, weights_of(rewards, run.training))
     subject.forms = spellings(run.training.think_end, run.training.answer_key)
@@ -76,8 +83,10 @@ def _grpo(run: Parsed, checks: Checks, found: Any, rewards: list[Any], weights: 
     args, rows = run.training, found.train_rows
     known = args is not checks.lacking and rows is not MISSING
     subject = Subject(found, partial(_grpo_load, run) if known else None, rewards=rewards, weights=weights, rows=rows)
+    subject.template_kwargs = args.chat_template_kwargs
     if rows is not MISSING:
         subject.prompts = rows["prompt"]
+        subject.template = not isinstance(subject.prompts[0], str)
     if known:
         subject.steps = _steps(args, len(rows) * args.num_generations)
         subject.sample_tokens = args.max_completion_length
@@ -94,10 +103,12 @@ def _grpo_load(run: Parsed, prompt: int) -> Load:
 
 def _exsearch(run: Parsed, checks: Checks) -> Subject:
     from rlft import ExSearchTrainer
+    from rlft.prepare_em import shortened
+    from rlft.prepare_search import WARM_UP, inspect_search
 
-    found = inspect_search(run.recipe, run.data, run.model, run.training, checks)
+    found = inspect_search(*_shortened(run, shortened), checks)
 
-    def trainer(inputs: QuestionInputs, base: str, **common: Any) -> Any:
+    def trainer(inputs: Any, base: str, **common: Any) -> Any:
         return ExSearchTrainer(base, retriever=inputs.retriever, warm_up_dataset=inputs.warm_ups[WARM_UP], **common)
 
     checks.of("questions", partial(_try, run, trainer), run.training, found, *_parts(found))
@@ -106,23 +117,24 @@ def _exsearch(run: Parsed, checks: Checks) -> Subject:
 
 def _dro(run: Parsed, checks: Checks) -> Subject:
     from rlft import DROTrainer
+    from rlft.prepare_lists import inspect_lists, shortened_lists
 
-    found = inspect_lists(run.recipe, run.data, run.model, run.training, checks)
+    found = inspect_lists(*_shortened(run, shortened_lists), checks)
 
-    def trainer(inputs: QuestionInputs, base: str, **common: Any) -> Any:
+    def trainer(inputs: Any, base: str, **common: Any) -> Any:
         shown = {role: rows for role, rows in inputs.warm_ups.items() if rows is not None}
         selector = run.recipe.selector_model if run.recipe.selector_model not in tasks.TASKS else None
         return DROTrainer(base, retriever=inputs.retriever, selector_model=selector, warm_up_datasets=shown, **common)
 
     checks.of("questions", partial(_try, run, trainer), run.training, found, *_parts(found))
-    return _em(run, checks, found)
+    return _em(run, checks, found, models=2)
 
 
-def _parts(found: QuestionInputs) -> list[Any]:
+def _parts(found: Any) -> list[Any]:
     return [found.splits, found.retriever, found.tokenizer, found.config, found.peft_config, *found.warm_ups.values()]
 
 
-def _try(run: Parsed, trainer: Callable[..., Any], training: Any, found: QuestionInputs, *_: Any) -> None:
+def _try(run: Parsed, trainer: Callable[..., Any], training: Any, found: Any, *_: Any) -> None:
     """Build the trainer, which checks questions, room and demonstrations and loads no weights."""
     rows = {name: _first(getattr(found.splits, name)) for name in ("train", "dev")}
     with _base(run, found) as base:
@@ -137,7 +149,7 @@ def _first(rows: Any) -> Any:
 
 
 @contextmanager
-def _base(run: Parsed, found: QuestionInputs) -> Iterator[str]:
+def _base(run: Parsed, found: Any) -> Iterator[str]:
     """Name of the base; of an embedded one, a folder with its configuration and tokenizer alone."""
     name = str(run.model.model_name_or_path)
     if name not in tasks.TASKS:
@@ -149,21 +161,27 @@ def _base(run: Parsed, found: QuestionInputs) -> Iterator[str]:
         yield folder
 
 
-def _em(run: Parsed, checks: Checks, found: QuestionInputs) -> Subject:
+def _em(run: Parsed, checks: Checks, found: Any, models: int = 1) -> Subject:
+    from rlft.prepare_em import questions_per_round
+
     args = run.training
     if args is checks.lacking or found.splits is MISSING:
-        return Subject(found, None)
+        return Subject(found, None, template=True)
     samples = questions_per_round(args, found.splits.train) * args.num_generations
     sampled = args.sampler_batch_size if args.sampler == "transformers" else 0
 
     def load(_: int) -> Load:
         return _load(run, args.max_tokens, sampled, args.max_tokens)
 
-    return Subject(found, load, samples * args.num_rounds, args.max_tokens, _steps(args, samples))
+    settings: dict[str, Any] = {"template": True, "template_kwargs": args.template_settings(), "models": models}
+    return Subject(found, load, samples * args.num_rounds, args.max_tokens, _steps(args, samples), **settings)
 
 
 def _stoc(run: Parsed, checks: Checks) -> Subject:
-    args, found = run.training, inspect_stoc(run.recipe, run.data, run.model, run.training, checks)
+    from rlft.prepare_continual import inspect_stoc
+    from rlft.prepare_stoc import shortened_stoc
+
+    args, found = run.training, inspect_stoc(*_shortened(run, shortened_stoc), checks)
     if args is checks.lacking:
         return Subject(found, None)
     sampled = args.sampler_batch_size if args.replay == "self" and args.sampler == "transformers" else 0
@@ -174,7 +192,7 @@ def _stoc(run: Parsed, checks: Checks) -> Subject:
     steps = args.max_steps
     if steps < 1 and found.new is not MISSING:
         steps = _steps(args, sum(len(one["ids"]) for one in found.new) // args.max_length)
-    return Subject(found, load, steps=max(steps, 1))
+    return Subject(found, load, steps=max(steps, 1), models=1 if found.arms is MISSING else len(found.arms))
 
 
 def _load(run: Parsed, tokens: int, sampled: int, sampled_tokens: int, *, reference: bool = False) -> Load:
@@ -203,10 +221,10 @@ def _rows_a_step(args: Any) -> int:
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
 
 
-_OF: dict[str, tuple[Callable[..., Any], Callable[[Parsed, Checks], Subject]]] = {
-    "shear": (prepare.shortened, _shear),
-    "prlm": (shortened_personal, _prlm),
-    "exsearch": (prepare_em.shortened, _exsearch),
-    "dro": (shortened_lists, _dro),
-    "stoc": (shortened_stoc, _stoc),
+_OF: dict[str, Callable[[Parsed, Checks], Subject]] = {
+    "shear": _shear,
+    "prlm": _prlm,
+    "exsearch": _exsearch,
+    "dro": _dro,
+    "stoc": _stoc,
 }

@@ -42,7 +42,7 @@ def probe_table(probed: Probed) -> str:
     lines = ["  " + " " * 14 + "".join(f"{name:>{wide}}" for name in names)]
     for probe in probes:
         lines.append(f"  {probe:<14}" + "".join(f"{_cell(probed, name, probe):>{wide}}" for name in names))
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(probed: Probed, reward: str, probe: str) -> str:
