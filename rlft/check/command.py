@@ -19,7 +19,7 @@ def add_check(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.usage = "rlft check RECIPE [flags of the recipe] [--device_gib GIB] [--gold FORM] [--weights] [--json]"
     parser.add_argument("recipe", metavar="RECIPE", help="shear, exsearch, dro, prlm, stoc, or the path of a copy")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, metavar="...", help="flags of the recipe")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, default=[], metavar="...", help="flags of the recipe")
     _add_own(parser)
     parser.set_defaults(command=check)
     return parser
@@ -46,13 +46,16 @@ def check(arguments: argparse.Namespace) -> str:
     _add_own(parser)
     own, flags = parser.parse_known_args(arguments.flags, arguments)
 
+    from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    from rlft.check.look import Look, look
+    from rlft.check.look import look
     from rlft.check.recipes import parsed
+    from rlft.check.text import Look
     from rlft.checks import Checks
 
     disable_progress_bar()
+    disable_progress_bars()
     checks = Checks(go_on=True)
     run, seen = parsed(arguments.recipe, flags, checks), Look()
     if run is not None:
@@ -99,8 +102,8 @@ def check_reward(arguments: argparse.Namespace) -> str:
     """
     from datasets import disable_progress_bars
 
-    from rlft.check.look import note_findings, reward_figures, rewards_section
     from rlft.check.probes import probe, sample_rows, spellings
+    from rlft.check.reward import note_findings, reward_figures, rewards_section
     from rlft.checks import MISSING, Checks
     from rlft.data.prompts import load_prompts
     from rlft.rewards import check_columns, load_rewards

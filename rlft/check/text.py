@@ -3,11 +3,27 @@
 import shutil
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from rlft.check.probes import Probed
-from rlft.checks import Fault
+from rlft.checks import MISSING, Fault
 
 _WIDEST = 110
+
+
+@dataclass
+class Look:
+    """What was seen: sections of text, and figures for `--json`."""
+
+    sections: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, text: Any, **figures: Any) -> None:
+        """A section, and what stands in it."""
+        if text is not MISSING and text:
+            self.sections.append(text)
+        self.figures |= figures
 
 
 def width() -> int:

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
 from rlft.check.disk import checkpoint_bytes, checkpoints_kept, saved_bytes
-from rlft.check.look import too_much
 from rlft.check.memory import Load, activation_bytes, cache_bytes, logits_bytes, memory_of
+from rlft.check.room import too_much
 from rlft.check.size import coverage, size_of
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
