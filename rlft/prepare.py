@@ -111,6 +111,7 @@ def inspect_prompts(
         one of `rlft.checks.REFUSALS`, unless `checks` goes on.
     """
     rewards = inspect_rewards(recipe.reward_funcs, checks)
+    checks.of("reward", _refuse_weights, training.reward_weights, rewards)
     metric = checks.of("metric", resolve, recipe.eval_metric, kind="metric", names=METRICS | ready_made())
     checks.of("credit", load_credit, training.credit)
     splits = checks.of("data", _rows, recipe, data)
@@ -137,6 +138,11 @@ def inspect_model(model: ModelConfig, training: Any, checks: Checks) -> tuple[An
     tokenizer = checks.of("tokenizer", tokenizer_of, model, trust)
     checks.warn("tokenizer", checks.of("tokenizer", check_tokenizer, tokenizer, str(model.model_name_or_path)))
     return tokenizer, config, checks.of("adapter", peft_config_of, model, trust)
+
+
+def _refuse_weights(weights: Sequence[float] | None, rewards: Sequence[Any]) -> None:
+    if weights is not None and len(weights) != len(rewards):
+        raise ValueError(f"--reward_weights {weights} for {len(rewards)} --reward_funcs; give one for each.")
 
 
 def check_room(training: Any, rows: Dataset, tokenizer: Any, config: Any) -> None:

@@ -143,6 +143,8 @@ class PersonalInputs:
     """What `inspect_personal` found; `MISSING` stands for what was refused."""
 
     reward_funcs: list[Any] | None
+    scored: Any
+    """The rewards of the run that are there already: `reward_funcs`, or PrLM's own without the reward model's."""
     rows: Any
     train_rows: Any
     scorer: Any
@@ -177,14 +179,15 @@ def inspect_personal(
     tokenizer, config, peft_config = inspect_model(model, training, checks)
     shown = checks.of("prompts", shown_rows, recipe, training, rows, tokenizer, *choosers)
     train_rows = MISSING if shown is MISSING else shown.train_rows
-    for reward in rewards or checks.of("reward", own_rewards, training):
+    scored = rewards or checks.of("reward", _own_rewards, training)
+    for reward in scored:
         checks.of("columns", lambda one, given: check_rows(given, TRAINED, [one], texts=TEXTS), reward, train_rows)
     checks.of("prompts", partial(check_room, training), train_rows, tokenizer, config)
     scorer = checks.of("reward model", _scorer, recipe, model, training, shown, tokenizer)
     settings = checks.of("evaluation", _settings, recipe, shown)
     table = checks.of("batch", _tables, training, shown, settings, scorer)
     rows = MISSING if shown is MISSING else shown.rows
-    return PersonalInputs(rewards, rows, train_rows, scorer, settings, tokenizer, config, peft_config, table)
+    return PersonalInputs(rewards, scored, rows, train_rows, scorer, settings, tokenizer, config, peft_config, table)
 
 
 def _scorer(
@@ -226,7 +229,7 @@ def _refuse_model(model: ModelConfig) -> None:
         )
 
 
-def own_rewards(training: Any) -> list[Any]:
+def _own_rewards(training: Any) -> list[Any]:
     """PrLM's own without the reward model's, which is not there yet."""
     without = copy.copy(training)
     without.scorer, without.personalization_weight = None, 0.0

@@ -64,17 +64,20 @@ def _shear(run: Parsed, checks: Checks) -> Subject:
 
     found = inspect_prompts(*_shortened(run, shortened), checks)
     rewards = [reward for reward in found.reward_funcs if reward is not MISSING]
-    weights = run.training.reward_weights if len(rewards) == len(found.reward_funcs) else None
+    weights = run.training.reward_weights
+    if len(rewards) < len(found.reward_funcs) or (weights and len(weights) != len(rewards)):
+        weights = None  # refused already
     return _grpo(run, checks, found, rewards, weights)
 
 
 def _prlm(run: Parsed, checks: Checks) -> Subject:
-    from rlft.prepare_prlm import inspect_personal, own_rewards, shortened_personal
+    from rlft.prepare_prlm import inspect_personal, shortened_personal
     from rlft.trainers.prlm_rewards import weights_of
 
     found = inspect_personal(*_shortened(run, shortened_personal), checks)
-    rewards = [reward for reward in found.reward_funcs or own_rewards(run.training) if reward is not MISSING]
-    subject = _grpo(run, checks, found, rewards, weights_of(rewards, run.training))
+    rewards = [reward for reward in found.scored if reward is not MISSING]
+    weights = checks.of("reward", weights_of, rewards, run.training)
+    subject = _grpo(run, checks, found, rewards, None if weights is MISSING else weights)
     subject.forms = spellings(run.training.think_end, run.training.answer_key)
     return subject
 

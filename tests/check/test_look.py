@@ -15,6 +15,7 @@ from rlft.preflight_prompts import check_prompts, prompt_lengths, stop_ids
 from rlft.tiny.tokenizer import char_tokenizer
 from tests.check.conftest import Checked
 from tests.check.test_mistakes import flat
+from tests.scripts import ROOT
 
 CHAR = char_tokenizer()
 RECIPES = {
@@ -33,6 +34,39 @@ def test_the_tiny_setting_is_right_and_nothing_is_loaded_or_left(recipe: str, ch
     assert max(map(len, text.splitlines())) <= 80
     for words in (*RECIPES[recipe], "KV cache", "at most"):
         assert words in flat(text)
+
+
+WRONG = {
+    "shear": (["--reward_weights", "1", "2", "--lora_target_modules", "q_prj"], ["give one for each", "q_prj"]),
+    "prlm": (["--profiles", "-1", "--lora_target_modules", "q_prj"], ["count past items", "q_prj"]),
+    "exsearch": (["--retriever", "bm52", "--lora_target_modules", "q_prj"], ["'bm52'", "q_prj"]),
+    "dro": (["--generator_warm_up", "none.jsonl", "--lora_target_modules", "q_prj"], ["none.jsonl", "q_prj"]),
+    "stoc": (["--arms", "stock", "--max_length", "600"], ["stock", "512 positions"]),
+}
+
+
+@pytest.mark.parametrize("recipe", WRONG)
+def test_each_recipe_collects_what_is_wrong(recipe: str, checked: Checked) -> None:
+    flags, said = WRONG[recipe]
+    code, text = checked(recipe, "--smoke", *flags)
+    assert code == 1
+    assert "2 wrong" in text
+    for words in said:
+        assert words in flat(text.partition("2 wrong")[2])
+
+
+@pytest.mark.parametrize("recipe", ["exsearch", "dro"])
+def test_questions_are_tried_as_the_trainer_tries_them(recipe: str, checked: Checked) -> None:
+    code, text = checked(recipe, "--smoke", "--max_tokens", "900")
+    assert code == 1
+    assert "max_tokens=900 is above the model's 512 positions" in flat(text)
+
+
+def test_a_copy_of_a_recipe_under_another_name(model: Path, rows: Path, tmp_path: Path, checked: Checked) -> None:
+    copy = tmp_path / "mine.py"
+    copy.write_text((ROOT / "recipes/shear.py").read_text())
+    flags = ["--model_name_or_path", model, "--dataset_name", rows, "--per_device_train_batch_size", "16"]
+    assert checked(copy, *flags, "--eval_rows", "0")[0] == 0
 
 
 def test_figures_as_json(model: Path, rows: Path, checked: Checked) -> None:
