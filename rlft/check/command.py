@@ -17,7 +17,10 @@ def add_check(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "disk. No GPU, no weights. Whatever is wrong is listed at once, and the exit code is then 1. All behind RECIPE "
         "is as on the recipe's own command line: rlft check shear --config single_gpu --reward_funcs my.py:score"
     )
-    parser.usage = "rlft check RECIPE [flags of the recipe] [--device_gib GIB] [--gold FORM] [--weights] [--json]"
+    own = "[--device_gib GIB] [--num_processes N] [--gold FORM] [--weights] [--json]"
+    parser.usage = f"rlft check RECIPE [flags of the recipe] {own}"
+        "rlft check RECIPE [its flags] [--device_gib GIB] [--num_processes N] [--gold FORM] [--weights] [--json]"
+    )
     parser.add_argument("recipe", metavar="RECIPE", help="shear, exsearch, dro, prlm, stoc, or the path of a copy")
     parser.add_argument("flags", nargs=argparse.REMAINDER, default=[], metavar="...", help="flags of the recipe")
     _add_own(parser)
@@ -27,6 +30,7 @@ def add_check(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_gib", type=float, metavar="GIB", help="memory of one device; default: the GPU's")
+    parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="that will train; default: 1")
     parser.add_argument("--gold", metavar="FORM", help="how rewards want the answer: 'Answer: {answer}'")
     parser.add_argument("--weights", action="store_true", help="load the model too, and try a forward and a backward")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
@@ -49,26 +53,35 @@ def check(arguments: argparse.Namespace) -> str:
     from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    from rlft.check.look import look
-    from rlft.check.recipes import parsed
-    from rlft.check.text import Look
+    from rlft.check.recipes import as_launched
     from rlft.checks import Checks
 
     disable_progress_bar()
     disable_progress_bars()
     checks = Checks(go_on=True)
-    run, seen = parsed(arguments.recipe, flags, checks), Look()
-    if run is not None:
-        from rlft.check.subject import subject_of
-
-        subject = subject_of(run, checks)
-        seen = look(run, subject, checks, device_gib=own.device_gib, gold=own.gold)
-        if own.weights:
-            from rlft.check.weights import try_weights
-
-            seen.add(checks.of("weights", try_weights, run.model, run.training, subject.inputs.peft_config))
-    head = f"rlft check {' '.join([arguments.recipe, *flags])}"
+    with as_launched(own.num_processes):
+        seen = _seen(own, flags, checks)
+    head = f"rlft check {' '.join([own.recipe, *flags])}"
     return _report(head, seen.sections, seen.figures, checks, as_json=own.json)
+
+
+def _seen(own: argparse.Namespace, flags: Sequence[str], checks: Any) -> Any:
+    """What there is to see of a run whose flags can be read."""
+    from rlft.check.look import look
+    from rlft.check.recipes import parsed
+    from rlft.check.subject import subject_of
+    from rlft.check.text import Look
+
+    run = parsed(own.recipe, flags, checks)
+    if run is None:
+        return Look()
+    subject = subject_of(run, checks)
+    seen = look(run, subject, checks, device_gib=own.device_gib, gold=own.gold)
+    if own.weights:
+        from rlft.check.weights import try_weights
+
+        seen.add(checks.of("weights", try_weights, run.model, run.training, subject.inputs.peft_config))
+    return seen
 
 
 def add_check_reward(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -116,8 +129,8 @@ def check_reward(arguments: argparse.Namespace) -> str:
     for reward in rewards:
         checks.of("columns", lambda one, rows: check_columns([one], rows.column_names), reward, loaded[0])
     probed: Any = MISSING
+    rows = checks.of("data", sample_rows, loaded[0], arguments.rows)
     if not checks.faults:
-        rows = sample_rows(loaded[0], arguments.rows)
         forms = [arguments.gold] if arguments.gold else spellings()
         probed = checks.of("reward", probe, rewards, rows, forms=forms, timeout=arguments.timeout)
     sections, figures = [], {}

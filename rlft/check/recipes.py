@@ -106,6 +106,15 @@ def _load(script: Path) -> ModuleType:
 
 
 @contextmanager
+def as_launched(processes: int) -> Iterator[None]:
+    """Count batches over so many processes, as a launcher would start them."""
+    from transformers import TrainingArguments
+
+    with patch.object(TrainingArguments, "world_size", processes):
+        yield
+
+
+@contextmanager
 def _as_on_a_gpu() -> Iterator[None]:
     """Let `bf16: true` pass where there is no GPU: the run may be meant for another machine."""
     with patch("transformers.training_args.is_torch_bf16_gpu_available", return_value=True):

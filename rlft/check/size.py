@@ -56,8 +56,8 @@ def size_of(config: Any, peft_config: Any = None) -> Size:
         trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
         targets = tuple(model.targeted_module_names)
     text = config.get_text_config()
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    heads = getattr(text, "num_attention_heads", 0)  # a model need not have attention
+    width = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
     return Size(
         parameters=parameters,
         quantised=quantised,

@@ -22,7 +22,7 @@ def look_at_tokens(seen: Look, run: Parsed, subject: Subject, checks: Checks) ->
     if tokenizer is MISSING:
         return 0
     stops = stop_ids(tokenizer, _generation_config(run))
-    rows = [("stops at", ", ".join(_stop(tokenizer, token, names) for token, names in stops.items()))]
+    rows = [("stops at", ", ".join(_stop(tokenizer, token, names) for token, names in stops.items()) or "nothing")]
     rows.append(("pads with", _pad(tokenizer, stops)))
     written = _template(subject, tokenizer, stops, checks) if subject.template else "not used: the model reads texts"
     rows.append(("chat template", written))
@@ -61,7 +61,7 @@ def _stop(tokenizer: Any, token: int, names: Sequence[str]) -> str:
 
 def _pad(tokenizer: Any, stops: Any) -> str:
     if tokenizer.pad_token_id is None:
-        return f"{tokenizer.eos_token}, the end token: it has none of its own"
+        return f"{tokenizer.eos_token}, the end token: there is no pad token" if tokenizer.eos_token else "nothing"
     same = ", which also ends completions; masks go by length, so that ends are learnt"
     return f"{tokenizer.pad_token} ({tokenizer.pad_token_id}){same if tokenizer.pad_token_id in stops else ''}"
 

@@ -38,7 +38,7 @@ def test_the_tiny_setting_is_right_and_nothing_is_loaded_or_left(recipe: str, ch
 
 WRONG = {
     "shear": (["--reward_weights", "1", "2", "--lora_target_modules", "q_prj"], ["give one for each", "q_prj"]),
-    "prlm": (["--profiles", "-1", "--lora_target_modules", "q_prj"], ["count past items", "q_prj"]),
+    "prlm": (["--eval_temperature", "-1", "--lora_target_modules", "q_prj"], ["which is greedy", "q_prj"]),
     "exsearch": (["--retriever", "bm52", "--lora_target_modules", "q_prj"], ["'bm52'", "q_prj"]),
     "dro": (["--generator_warm_up", "none.jsonl", "--lora_target_modules", "q_prj"], ["none.jsonl", "q_prj"]),
     "stoc": (["--arms", "stock", "--max_length", "600"], ["stock", "512 positions"]),
@@ -79,6 +79,14 @@ def test_figures_as_json(model: Path, rows: Path, checked: Checked) -> None:
     assert figures["longest_prompt"] == len("39+39=")
     assert figures["memory_bytes"]["weights"] == 4 * figures["model"]["parameters"]
     assert figures["rewards"]["means"]["exact_match"]["gold"] == 1
+
+
+def test_batches_of_several_processes(model: Path, rows: Path, checked: Checked) -> None:
+    flags = ["--model_name_or_path", model, "--dataset_name", rows, "--eval_rows", "0", "--json"]
+    code, text = checked("shear", *flags, "--num_processes", "4", "--per_device_train_batch_size", "2")
+    assert code == 0
+    assert json.loads(text)["batches"]["processes"] == "4"
+    assert checked("shear", *flags, "--per_device_train_batch_size", "2")[0] == 1  # 2 completions make no group of 8
 
 
 def test_too_little_memory_and_disk_name_the_knob(
