@@ -19,8 +19,6 @@ def add_check(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     own = "[--device_gib GIB] [--num_processes N] [--gold FORM] [--weights] [--json]"
     parser.usage = f"rlft check RECIPE [flags of the recipe] {own}"
-        "rlft check RECIPE [its flags] [--device_gib GIB] [--num_processes N] [--gold FORM] [--weights] [--json]"
-    )
     parser.add_argument("recipe", metavar="RECIPE", help="shear, exsearch, dro, prlm, stoc, or the path of a copy")
     parser.add_argument("flags", nargs=argparse.REMAINDER, default=[], metavar="...", help="flags of the recipe")
     _add_own(parser)
