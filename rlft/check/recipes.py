@@ -67,9 +67,8 @@ def parsed(recipe: str, flags: Sequence[str], checks: Checks) -> Parsed | None:
         raise ValueError(f"{recipe}: {types[0].__name__} belongs to none of the recipes {', '.join(NAMES.values())}.")
 
     def parse(training: type) -> Parsed:
-        with _as_on_a_gpu():
-            each = [*types[:-1], training]
-            return Parsed(name, *parse_recipe(name, lambda: each, description=script.__doc__ or "", argv=flags))
+        each = [*types[:-1], training]
+        return Parsed(name, *parse_recipe(name, lambda: each, description=script.__doc__ or "", argv=flags))
 
     try:
         return parse(types[-1])
@@ -107,15 +106,9 @@ def _load(script: Path) -> ModuleType:
 
 @contextmanager
 def as_launched(processes: int) -> Iterator[None]:
-    """Count batches over so many processes, as a launcher would start them."""
+    """Take a configuration as it is on the machine that it is for: with so many processes, and a GPU that has bf16."""
     from transformers import TrainingArguments
 
-    with patch.object(TrainingArguments, "world_size", processes):
-        yield
-
-
-@contextmanager
-def _as_on_a_gpu() -> Iterator[None]:
-    """Let `bf16: true` pass where there is no GPU: the run may be meant for another machine."""
-    with patch("transformers.training_args.is_torch_bf16_gpu_available", return_value=True):
+    there = patch("transformers.training_args.is_torch_bf16_gpu_available", return_value=True)
+    with there, patch.object(TrainingArguments, "world_size", processes):
         yield

@@ -81,6 +81,11 @@ def test_figures_as_json(model: Path, rows: Path, checked: Checked) -> None:
     assert figures["rewards"]["means"]["exact_match"]["gold"] == 1
 
 
+def test_a_configuration_for_a_gpu_is_looked_at_without_one(checked: Checked) -> None:
+    code, text = checked("stoc", "--smoke", "--use_cpu", "false", "--bf16", "true")
+    assert code == 0, text
+
+
 def test_batches_of_several_processes(model: Path, rows: Path, checked: Checked) -> None:
     flags = ["--model_name_or_path", model, "--dataset_name", rows, "--eval_rows", "0", "--json"]
     code, text = checked("shear", *flags, "--num_processes", "4", "--per_device_train_batch_size", "2")
