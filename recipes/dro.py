@@ -37,8 +37,8 @@ def main() -> None:
     )
 
     from rlft import DROTrainer
+    from rlft.checks import refusals
     from rlft.finish_lists import say_pair_round, train_and_report
-    from rlft.prepare_em import refusals
     from rlft.prepare_lists import prepare_lists
 
     plan = prepare_lists("dro", recipe, data, model, training)

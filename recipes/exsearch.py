@@ -36,9 +36,9 @@ def main() -> None:
     )
 
     from rlft import ExSearchTrainer
+    from rlft.checks import refusals
     from rlft.finish_em import say_round
     from rlft.finish_search import train_and_report
-    from rlft.prepare_em import refusals
     from rlft.prepare_search import prepare_search
 
     plan = prepare_search("exsearch", recipe, data, model, training)

@@ -32,9 +32,10 @@ def main() -> None:
     recipe, data, model, training = parse_recipe("prlm", dataclasses, description=__doc__ or "", shown=SHOWN)
 
     from rlft import PrLMTrainer
+    from rlft.checks import refusals
     from rlft.finish_prlm import rewards_of, train_and_report
     from rlft.finish_scorer import make_scorer
-    from rlft.prepare_prlm import prepare_prlm, refusals
+    from rlft.prepare_prlm import prepare_prlm
 
     plan = prepare_prlm("prlm", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs

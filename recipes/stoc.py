@@ -36,8 +36,8 @@ def main() -> None:
     )
 
     from rlft import STOCTrainer
+    from rlft.checks import refusals
     from rlft.finish_stoc import Report
-    from rlft.prepare_em import refusals
     from rlft.prepare_stoc import prepare_stoc
 
     plan = prepare_stoc("stoc", recipe, data, model, training)

@@ -1,5 +1,7 @@
 """The `rlft` command: what travels with rlft, by name. Imports no torch, so that it answers at once.
 
+rlft check RECIPE [FLAGS]       is a run as it should be, before it starts: rewards, data, tokens, memory, disk
+rlft check-reward SPEC DATA     what rewards pay for, on rows of yours
 rlft recipes                    recipes and their settings
 rlft recipes copy NAME [DEST]   a recipe with its settings, to edit and run
 rlft rewards                    ready-made reward functions, for --reward_funcs
@@ -21,6 +23,7 @@ from typing import Any
 
 from rlft import __version__
 from rlft.assets import shipped
+from rlft.check.command import Wrong, add_check, add_check_reward
 from rlft.credit.diagnose.command import add_diagnose, add_report
 
 _CORPUS_FLAGS = ("corpus", "index_folder")
@@ -43,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+    except Wrong as report:
+        print(report)
+        return 1
     except CommandError as error:
         print(f"rlft: error: {error}", file=sys.stderr)
         return 1
@@ -176,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlft", description="What travels with rlft, by name.")
     parser.add_argument("--version", action="version", version=f"rlft {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    for add, name, what in (
+        (add_check, "check", "is a run as it should be, before it starts"),
+        (add_check_reward, "check-reward", "what rewards pay for, on rows of yours"),
+    ):
+        add(commands.add_parser(name, help=what)).set_defaults(run=run_or_refuse)
 
     recipes = commands.add_parser("recipes", help="list the recipes and their settings, or copy one")
     recipes.set_defaults(run=list_recipes)

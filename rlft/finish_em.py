@@ -12,9 +12,10 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from rlft.checks import refusals
 from rlft.configure import ConfigurationError
 from rlft.em.rounds import NothingToLearn
-from rlft.prepare_em import EMPlan, refusals
+from rlft.prepare_em import EMPlan
 from rlft.record.folder import save_config
 from rlft.record.rounds_curve import draw_rounds
 from rlft.record.stages import AnotherRun

@@ -1,8 +1,9 @@
 """Before a model is loaded: refuse what cannot work, claim the run folder, find plug-ins, data and the model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,23 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from rlft.arguments import RecipeArguments
-from rlft.configure import ConfigurationError
+from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
 from rlft.data.prompts import load_prompts
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
+from rlft.preflight_prompts import check_prompts, check_tokenizer, positions_of
 from rlft.record.folder import claim_output_dir
 from rlft.resume.find import asks_to_resume, look_ahead
-from rlft.rewards import RewardError, check_columns, checked, load_rewards
-from rlft.rewards.loading import ready_made
+from rlft.rewards import check_columns, checked, load_rewards
+from rlft.rewards.loading import ready_made, refuse_same_names
 from rlft.tiny import tasks
-from rlft.tiny.model import tiny_model
-from rlft.tiny.tokenizer import char_tokenizer
+from rlft.tiny.skeleton import skeleton
 
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
 
@@ -48,6 +49,20 @@ class Plan:
     started: float
 
 
+@dataclass
+class PromptInputs:
+    """What `inspect_prompts` found; `MISSING` stands for what was refused."""
+
+    reward_funcs: list[Any]
+    metric: Any
+    train_rows: Any
+    held_out: Any
+    tokenizer: Any
+    config: Any
+    peft_config: Any
+    table: Any
+
+
 def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any) -> Plan:
     """Check everything that can be checked without a model, then find the model.
 
@@ -64,25 +79,80 @@ def prepare(name: str, recipe: RecipeArguments, data: ScriptArguments, model: Mo
     started = time.perf_counter()
     if recipe.torch_threads:
         torch.set_num_threads(recipe.torch_threads)
-    if recipe.smoke:
-        recipe = replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
-        if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
-            model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
-        training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
-        training.warmup_steps, training.logging_steps = 0, 1
-    try:
+    recipe = shortened(recipe, data, model, training)
+    with refusals():
         return _prepare(name, recipe, data, model, training, started)
-    except (ValueError, OSError, RewardError) as error:
-        raise ConfigurationError(str(error)) from error
 
 
-def _prepare(
-    name: str, recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
-) -> Plan:
-    rewards = load_rewards(recipe.reward_funcs)
-    metric = resolve(recipe.eval_metric, kind="metric", names=METRICS | ready_made())
-    needs(load_credit(training.credit))
-    train_rows, held_out = load_prompts(
+def shortened(recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any) -> RecipeArguments:
+    """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
+    if not recipe.smoke:
+        return recipe
+    if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
+        model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
+    training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
+    training.warmup_steps, training.logging_steps = 0, 1
+    return replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
+
+
+def inspect_prompts(
+    recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any, checks: Checks
+) -> PromptInputs:
+    """Find plug-ins, rows, tokenizer and adapter, and check them; nothing is written and no model loaded.
+
+    Args:
+        recipe, data, model, training: the parsed arguments, shortened for `--smoke`.
+        checks: runs the steps.
+
+    Returns:
+        What was found.
+
+    Raises:
+        one of `rlft.checks.REFUSALS`, unless `checks` goes on.
+    """
+    rewards = inspect_rewards(recipe.reward_funcs, checks)
+    checks.of("reward", _refuse_weights, training.reward_weights, rewards)
+    metric = checks.of("metric", resolve, recipe.eval_metric, kind="metric", names=METRICS | ready_made())
+    checks.of("credit", lambda spec: needs(load_credit(spec)), training.credit)
+    splits = checks.of("data", _rows, recipe, data)
+    for scorer in (*rewards, metric):
+        checks.of("columns", lambda fn, rows: check_columns([fn], rows.column_names), scorer, splits[0])
+    table = checks.of("batch", lambda rows, args: check_batch(args, len(rows), args.world_size), splits[0], training)
+    tokenizer, config, peft_config = inspect_model(model, training, checks)
+    checks.of("prompts", partial(check_room, training), splits[0], tokenizer, config)
+    checks.of("prompts", partial(check_room, training), splits[1], tokenizer, config)
+    return PromptInputs(rewards, metric, splits[0], splits[1], tokenizer, config, peft_config, table)
+
+
+def inspect_rewards(specs: Sequence[str], checks: Checks) -> list[Any]:
+    """The reward functions, `MISSING` for one that cannot be loaded."""
+    rewards = [checks.of("reward", load_rewards, [spec])[0] for spec in specs]
+    checks.of("reward", refuse_same_names, [reward for reward in rewards if reward is not MISSING])
+    return rewards
+
+
+def inspect_model(model: ModelConfig, training: Any, checks: Checks) -> tuple[Any, Any, Any]:
+    """(tokenizer, configuration, LoRA configuration) of the model that is trained, checked."""
+    trust = training.trust_remote_code
+    config = checks.of("model", config_of, model, trust)
+    tokenizer = checks.of("tokenizer", tokenizer_of, model, trust)
+    checks.warn("tokenizer", checks.of("tokenizer", check_tokenizer, tokenizer, str(model.model_name_or_path)))
+    return tokenizer, config, checks.of("adapter", peft_config_of, model, trust)
+
+
+def _refuse_weights(weights: Sequence[float] | None, rewards: Sequence[Any]) -> None:
+    if weights is not None and len(weights) != len(rewards):
+        raise ValueError(f"--reward_weights {weights} for {len(rewards)} --reward_funcs; give one for each.")
+
+
+def check_room(training: Any, rows: Dataset, tokenizer: Any, config: Any) -> None:
+    """Refuse rows whose prompt leaves no room for a completion, as `check_prompts`."""
+    template = training.chat_template_kwargs
+    check_prompts(rows["prompt"], tokenizer, positions_of(config), training.max_completion_length, template)
+
+
+def _rows(recipe: RecipeArguments, data: ScriptArguments) -> tuple[Dataset, Dataset]:
+    return load_prompts(
         data.dataset_name,
         config=data.dataset_config,
         train_split=data.dataset_train_split,
@@ -92,24 +162,28 @@ def _prepare(
         system_prompt=recipe.system_prompt,
         held_out=recipe.eval_rows,
     )
-    check_columns([*rewards, metric], train_rows.column_names)
-    table = check_batch(training, len(train_rows), training.world_size)
-    peft_config = peft_config_of(model, training.trust_remote_code)
+
+
+def _prepare(
+    name: str, recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
+) -> Plan:
+    checks = Checks()
+    found = inspect_prompts(recipe, data, model, training, checks)
     resumes = asks_to_resume(training.resume_from_checkpoint)
     training.resume_from_checkpoint = look_ahead(training.resume_from_checkpoint, training.output_dir)
     training.output_dir = free_or_claimed_folder(name, training, resumes)
     if training.process_index == 0:
-        print(f"run folder: {training.output_dir}\n{table}")  # noqa: T201
+        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
         if recipe.smoke:
-            print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(held_out)} held-out rows")  # noqa: T201
+            print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(found.held_out)} held-out rows")  # noqa: T201
     return Plan(
         model=model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=model_init_kwargs_of(model),
-        peft_config=peft_config,
-        reward_funcs=rewards,
-        train_rows=train_rows,
-        held_out=held_out,
-        metric=checked(metric, timeout=training.reward_timeout),
+        peft_config=found.peft_config,
+        reward_funcs=found.reward_funcs,
+        train_rows=found.train_rows,
+        held_out=found.held_out,
+        metric=checked(found.metric, timeout=training.reward_timeout),
         configuration={
             "recipe": asdict(recipe),
             "data": asdict(data),
@@ -154,15 +228,24 @@ def peft_config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
         return None
     if isinstance(lora.target_modules, str) and lora.target_modules.isidentifier():
         lora.target_modules = {lora.target_modules}  # one module's name, which PEFT would take for a regular expression
-    check_adapter_targets(str(model.model_name_or_path), _config_of(model, trust_remote_code), lora.target_modules)
+    check_adapter_targets(str(model.model_name_or_path), config_of(model, trust_remote_code), lora.target_modules)
     return lora
 
 
-def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
+def config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
+    """The model's configuration; an embedded model's without its warm-up."""
     name = _known(model.model_name_or_path)
     if name in tasks.TASKS:
-        return tiny_model(char_tokenizer()).config
+        return skeleton(name)[0].config
     return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
+
+
+def tokenizer_of(model: ModelConfig, trust_remote_code: bool) -> Any:
+    """The model's tokenizer; an embedded model's without its warm-up."""
+    name = _known(model.model_name_or_path)
+    if name in tasks.TASKS:
+        return skeleton(name)[1]
+    return AutoTokenizer.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
 
 
 def model_path(name: str | None, seed: int) -> str:

@@ -1,8 +1,7 @@
 """What the EM recipes do before a model is loaded: refuse what cannot work, find questions, demonstrations, model."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,13 +12,13 @@ from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import ContinualArguments, EMArguments
-from rlft.configure import ConfigurationError
+from rlft.checks import Checks
 from rlft.data.json_rows import iter_json_rows
 from rlft.data.qa import load_questions
 from rlft.em.stages import IDENTITY
-from rlft.prepare import free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
+from rlft.prepare import free_or_claimed_folder, inspect_model, model_init_kwargs_of, model_path
 from rlft.record.summary import summary_table
-from rlft.retrieval import CachedRetriever, RetrievalError, Retriever
+from rlft.retrieval import CachedRetriever, Retriever
 from rlft.tiny import tasks
 
 SMOKE_QUESTIONS, SMOKE_ROWS = 16, 16
@@ -53,6 +52,20 @@ class QuestionSplits(NamedTuple):
     rejects: Mapping[str, int]
 
 
+@dataclass
+class QuestionInputs:
+    """What was found before a run folder is claimed; `MISSING` stands for what was refused."""
+
+    splits: Any
+    retriever: Any
+    warm_ups: dict[str, Any]
+    """Demonstrations by role."""
+    tokenizer: Any
+    config: Any
+    peft_config: Any
+    table: Any
+
+
 class Embedded(NamedTuple):
     """The embedded tasks that a method can be trained on."""
 
@@ -72,21 +85,10 @@ def start_clock(recipe: EMArguments | ContinualArguments) -> float:
     return started
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """End a recipe in one line for settings or data that cannot be used.
-
-    Raises:
-        ConfigurationError: in the place of errors about values, files and retrievers.
-    """
-    try:
-        yield
-    except (ValueError, OSError, RetrievalError) as error:
-        raise ConfigurationError(" ".join(str(error).splitlines())) from error  # the Hub's messages have several
-
-
 def shortened(recipe: Arguments, data: ScriptArguments, model: ModelConfig, training: Any) -> Arguments:
-    """The recipe as `--smoke` runs it; `data`, `model` and `training` are edited."""
+    """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
+    if not recipe.smoke:
+        return recipe
     if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
         model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
     training.num_rounds = min(training.num_rounds, 1)
@@ -162,37 +164,67 @@ def cached(retriever: Retriever, recipe: EMArguments) -> Retriever:
     return CachedRetriever(retriever, recipe.retrieval_cache) if recipe.retrieval_cache else retriever
 
 
+def question_inputs(
+    model: ModelConfig,
+    training: Any,
+    checks: Checks,
+    splits: Any,
+    retriever: Any,
+    warm_ups: dict[str, Any],
+    further: Callable[[QuestionSplits, Any], Sequence[tuple[str, str]]],
+) -> QuestionInputs:
+    """What a method found, with tokenizer, adapter and table, checked.
+
+    Args:
+        model, training: the parsed arguments.
+        checks: runs the steps.
+        splits, retriever, warm_ups: found by the method.
+        further: (splits, retriever) -> lines of the table: what the method calls its passages and its samples.
+
+    Raises:
+        one of `rlft.checks.REFUSALS`, unless `checks` goes on.
+    """
+    tokenizer, config, peft_config = inspect_model(model, training, checks)
+    table = checks.of(
+        "batch",
+        lambda found, args, given: _table(args, found, further(found, given)),
+        splits,
+        training,
+        retriever,
+    )
+    return QuestionInputs(splits, retriever, warm_ups, tokenizer, config, peft_config, table)
+
+
 def settle(
     name: str,
     recipe: EMArguments,
     data: ScriptArguments,
     model: ModelConfig,
     training: Any,
-    questions: QuestionSplits,
-    table: Sequence[tuple[str, str]],
+    found: QuestionInputs,
+    checks: Checks,
 ) -> dict[str, Any]:
     """The rest of an `EMPlan` but its title and its start, with the run folder claimed and a table printed.
 
     Args:
         name: the recipe's name; a run without `--output_dir` goes to the first free `runs/<name>-<n>`.
         recipe, data, model, training: the parsed arguments; `training.output_dir` is set.
-        questions: from `find_questions`.
-        table: further lines of the table: what the method calls its passages and its samples.
+        found: by the recipe's checks.
+        checks: that were run; their notes are printed.
 
     Raises:
-        ValueError, OSError: for a folder, a model or an adapter's targets that cannot be used.
+        ValueError, OSError: for a folder that cannot be used, or a model that is not there.
     """
-    peft_config = peft_config_of(model, training.trust_remote_code)
     training.output_dir = free_or_claimed_folder(name, training, _resumes(training))
     if training.process_index == 0:
-        print(f"run folder: {training.output_dir}\n{_table(training, questions, table)}")  # noqa: T201
+        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
     return {
         "model": model_path(model.model_name_or_path, training.seed),
         "model_init_kwargs": model_init_kwargs_of(model),
-        "peft_config": peft_config,
-        "train_rows": questions.train,
-        "dev_rows": questions.dev,
-        "test_rows": questions.test,
+        "peft_config": found.peft_config,
+        "train_rows": found.splits.train,
+        "dev_rows": found.splits.dev,
+        "test_rows": found.splits.test,
         "configuration": {
             "recipe": asdict(recipe),
             "data": asdict(data),

@@ -10,17 +10,19 @@ from datasets import Dataset
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import ListArguments
+from rlft.checks import Checks, refusals
 from rlft.pair_folder import GENERATOR, SELECTOR
 from rlft.prepare import model_path, peft_config_of
 from rlft.prepare_em import (
     Embedded,
     EMPlan,
+    QuestionInputs,
     QuestionSplits,
     cached,
     demonstrations,
     find_questions,
+    question_inputs,
     questions_per_round,
-    refusals,
     settle,
     shortened,
     start_clock,
@@ -64,30 +66,57 @@ def prepare_lists(
         ConfigurationError: whatever is wrong, in one message.
     """
     started = start_clock(recipe)
-    if recipe.smoke:
-        recipe = shortened(recipe, data, model, training)
-        training.max_dropped = 1.0
+    recipe, checks = shortened_lists(recipe, data, model, training), Checks()
     with refusals():
-        splits = with_own_candidates(find_questions(recipe, data, LIST_TASKS))
-        retriever = _retriever(recipe, splits)
-        files = {SELECTOR: recipe.selector_warm_up, GENERATOR: recipe.generator_warm_up}
-        shown = {role: demonstrations(path, f"--{role}_warm_up") for role, path in files.items()}
-        selector = _check_selector(recipe, model, training)
-        samples = questions_per_round(training, splits.train) * training.num_generations
-        table = [
-            ("lists per round", f"{samples}, of {training.list_size} out of {training.candidates} candidates"),
-            ("candidates from", retriever.name if retriever else "the questions' own rows; no retriever is asked"),
-        ]
-        parts = settle(name, recipe, data, model, training, splits, table)
+        found = inspect_lists(recipe, data, model, training, checks)
+        parts = settle(name, recipe, data, model, training, found, checks)
+        selector = recipe.selector_model
         other = selector and model_path(selector, training.seed)
         return ListPlan(
             **parts,
             title=f"DRO-RAG ({training.selector_objective}), {training.weighting} weights, on {data.dataset_name}",
             started=started,
             selector_model=None if other == parts["model"] else other,
-            retriever=retriever,
-            warm_ups={role: rows for role, rows in shown.items() if rows is not None},
+            retriever=found.retriever,
+            warm_ups={role: rows for role, rows in found.warm_ups.items() if rows is not None},
         )
+
+
+def shortened_lists(recipe: ListArguments, data: ScriptArguments, model: ModelConfig, training: Any) -> ListArguments:
+    """As `shortened`; a pair warmed up this briefly may drop every question."""
+    if recipe.smoke:
+        training.max_dropped = 1.0
+    return shortened(recipe, data, model, training)
+
+
+def inspect_lists(
+    recipe: ListArguments, data: ScriptArguments, model: ModelConfig, training: Any, checks: Checks
+) -> QuestionInputs:
+    """Find questions, candidates, demonstrations, tokenizer and adapters, and check them; no folder is claimed.
+
+    Args:
+        recipe, data, model, training: the parsed arguments, shortened for `--smoke`.
+        checks: runs the steps.
+
+    Raises:
+        one of `rlft.checks.REFUSALS`, unless `checks` goes on.
+    """
+    splits = checks.of("data", lambda: with_own_candidates(find_questions(recipe, data, LIST_TASKS)))
+    retriever = checks.of("retriever", _retriever, recipe, splits)
+    files = {SELECTOR: recipe.selector_warm_up, GENERATOR: recipe.generator_warm_up}
+    shown = {
+        role: checks.of("demonstrations", demonstrations, path, f"--{role}_warm_up") for role, path in files.items()
+    }
+    checks.of("selector", _check_selector, recipe, model, training)
+
+    def lines(found: QuestionSplits, searched: Retriever | None) -> list[tuple[str, str]]:
+        samples = questions_per_round(training, found.train) * training.num_generations
+        return [
+            ("lists per round", f"{samples}, of {training.list_size} out of {training.candidates} candidates"),
+            ("candidates from", searched.name if searched else "the questions' own rows; no retriever is asked"),
+        ]
+
+    return question_inputs(model, training, checks, splits, retriever, shown, lines)
 
 
 def with_own_candidates(splits: QuestionSplits) -> QuestionSplits:
@@ -142,12 +171,9 @@ def _without_candidates(rows: Dataset) -> int:
     return sum(candidates is None for candidates in rows["candidates"])
 
 
-def _check_selector(recipe: ListArguments, model: ModelConfig, training: Any) -> str | None:
-    """The selector's own base if one is named, with the adapter's targets checked."""
-    name = recipe.selector_model
-    if name is None:
-        return None
-    other = copy.copy(model)
-    other.model_name_or_path = name
-    peft_config_of(other, training.trust_remote_code)
-    return name
+def _check_selector(recipe: ListArguments, model: ModelConfig, training: Any) -> None:
+    """Check the adapter's targets on the selector's own base, if one is named."""
+    if recipe.selector_model is not None:
+        other = copy.copy(model)
+        other.model_name_or_path = recipe.selector_model
+        peft_config_of(other, training.trust_remote_code)

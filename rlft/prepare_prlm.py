@@ -2,51 +2,46 @@
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import PersonalArguments
-from rlft.configure import ConfigurationError
-from rlft.credit import load_credit, needs
+from rlft.checks import MISSING, Checks, refusals
+from rlft.credit import load_credit
 from rlft.data.personal import (
-    HarmlessChooser,
     PersonalRows,
-    Wanted,
-    harmless,
-    held_out_split,
-    lamp_rows,
-    style_rows,
 )
-from rlft.data.profile_prompt import ProfilePrompt
 from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.evaluate.personal import Measured, personal_metrics
 from rlft.evaluate.style import style_metrics
 from rlft.preflight import check_batch
-from rlft.prepare import free_or_claimed_folder, model_init_kwargs_of, model_path, peft_config_of
-from rlft.prepare_scorer import ScorerPlan, plan_scorer, rows_for_pairs
+from rlft.prepare import (
+    check_room,
+    free_or_claimed_folder,
+    inspect_model,
+    inspect_rewards,
+    model_init_kwargs_of,
+    model_path,
+)
+from rlft.prepare_personal import Shown, evaluation_settings, personal_rows, shown_rows
+from rlft.prepare_scorer import ScorerPlan, plan_scorer
 from rlft.record.summary import summary_table
 from rlft.resume.find import asks_to_resume, look_ahead
-from rlft.retrieval import RetrievalError
 from rlft.retrieval.profiles import profile_chooser
-from rlft.reward_models.harmless import Harmless
-from rlft.reward_models.origin import without_seen
-from rlft.reward_models.pairs import Chooser
-from rlft.rewards import RewardError, load_rewards
 from rlft.tiny import tasks
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
 
 Row = dict[str, Any]
 SMOKE = {"train_rows": 64, "pair_rows": 96, "eval_rows": 32, "drift_rows": 16}
 SMOKE_STEPS = 5
+TRAINED, TEXTS = "the training set", ("answer", "query")
 
 
 @dataclass
@@ -90,28 +85,17 @@ def prepare_prlm(
     if recipe.torch_threads:
         torch.set_num_threads(recipe.torch_threads)
     disable_progress_bar()  # a bar for each of the many small loads of weights
-    if recipe.smoke:
-        recipe = _shortened(recipe, data, model, training)
+    recipe = shortened_personal(recipe, data, model, training)
     with refusals():
         return _prepare(name, recipe, data, model, training, started)
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """End a recipe in one line for settings, data or a reward model that cannot be used.
-
-    Raises:
-        ConfigurationError: in the place of errors about values, files, packages, past items and rewards.
-    """
-    try:
-        yield
-    except (ValueError, OSError, ImportError, FloatingPointError, RetrievalError, RewardError) as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _shortened(
+def shortened_personal(
     recipe: PersonalArguments, data: ScriptArguments, model: ModelConfig, training: Any
 ) -> PersonalArguments:
+    """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
+    if not recipe.smoke:
+        return recipe
     if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
         model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
     training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
@@ -124,40 +108,22 @@ def _shortened(
 def _prepare(
     name: str, recipe: PersonalArguments, data: ScriptArguments, model: ModelConfig, training: Any, started: float
 ) -> PersonalPlan:
-    needs(load_credit(training.credit))
-    _refuse_options(recipe, training)
-    if training.scorer is None and not training.personalization_weight:
-        training.drift_steps = 0  # there is no reward model to check
-    found = {spec: profile_chooser(spec, training.seed) for spec in (recipe.retriever, *recipe.eval_retrievers)}
-    rewards = None if recipe.reward_funcs is None else load_rewards(recipe.reward_funcs)
-    rows = _rows(recipe, data, training)
-    training.answer_key = rows.answer_key(training.answer_key)
-    tokenizer = _tokenizer(model, training.trust_remote_code)
-    broken = Harmless(tokenizer).broken
-    rows = harmless(rows, broken)
-    choosers = {spec: HarmlessChooser(one, broken) for spec, one in found.items()}
-    chooser = choosers[recipe.retriever]
-    prompt = _prompt(recipe, rows, tokenizer, training.chat_template_kwargs)
-    train_rows = _train_rows(rows.train, chooser.choose(rows.train, recipe.profiles), prompt)
-    counts = {**chooser.counts, "prompt cut": prompt.counts["cut"]}
-    check_rows(train_rows, "the training set", rewards or _own_rewards(training), texts=("answer", "query"))
+    checks = Checks()
     resumes = asks_to_resume(training.resume_from_checkpoint)
     training.resume_from_checkpoint = look_ahead(training.resume_from_checkpoint, training.output_dir)
-    scorer = plan_scorer(recipe, model, training, rows, prompt, chooser, tokenizer)
-    settings = _settings(recipe, rows.held_out, choosers, prompt)
-    batch = check_batch(training, len(train_rows), training.world_size)
-    peft_config = peft_config_of(model, training.trust_remote_code)
+    found = inspect_personal(recipe, data, model, training, checks)
+    rows, scorer = found.rows, found.scorer
     training.output_dir = free_or_claimed_folder(name, training, resumes)
     if training.process_index == 0:
-        print(f"run folder: {training.output_dir}\n{_table(rows, counts, settings, scorer)}\n{batch}")  # noqa: T201
+        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
     return PersonalPlan(
         model=model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=model_init_kwargs_of(model),
-        peft_config=peft_config,
-        reward_funcs=rewards,
-        train_rows=train_rows,
+        peft_config=found.peft_config,
+        reward_funcs=found.reward_funcs,
+        train_rows=found.train_rows,
         held_out=rows.held_out,
-        settings=settings,
+        settings=found.settings,
         measure=_measure(rows, training.think_end),
         scorer=scorer,
         arguments=recipe,
@@ -173,6 +139,74 @@ def _prepare(
     )
 
 
+@dataclass
+class PersonalInputs:
+    """What `inspect_personal` found; `MISSING` stands for what was refused."""
+
+    reward_funcs: list[Any] | None
+    scored: Any
+    """The rewards of the run that are there already: `reward_funcs`, or PrLM's own without the reward model's."""
+    rows: Any
+    train_rows: Any
+    scorer: Any
+    settings: Any
+    tokenizer: Any
+    config: Any
+    peft_config: Any
+    table: Any
+
+
+def inspect_personal(
+    recipe: PersonalArguments, data: ScriptArguments, model: ModelConfig, training: Any, checks: Checks
+) -> PersonalInputs:
+    """Find rewards, rows, past items, prompts and the reward model, and check them; no folder is claimed.
+
+    Args:
+        recipe, data, model, training: the parsed arguments, shortened for `--smoke`; `training` gets the answer's key.
+        checks: runs the steps.
+
+    Raises:
+        one of `rlft.checks.REFUSALS`, unless `checks` goes on.
+    """
+    checks.of("credit", lambda spec: needs(load_credit(spec)), training.credit)
+    checks.of("options", _refuse_options, recipe, training)
+    if training.scorer is None and not training.personalization_weight:
+        training.drift_steps = 0  # there is no reward model to check
+    specs = (recipe.retriever, *recipe.eval_retrievers)
+    choosers = [checks.of("retriever", profile_chooser, spec, training.seed) for spec in specs]
+    rewards = None if recipe.reward_funcs is None else inspect_rewards(recipe.reward_funcs, checks)
+    rows = checks.of("data", personal_rows, recipe, data, training)
+    checks.of("model", _refuse_model, model)
+    tokenizer, config, peft_config = inspect_model(model, training, checks)
+    shown = checks.of("prompts", shown_rows, recipe, training, rows, tokenizer, *choosers)
+    train_rows = MISSING if shown is MISSING else shown.train_rows
+    scored = rewards or checks.of("reward", _own_rewards, training)
+    for reward in scored:
+        checks.of("columns", lambda one, given: check_rows(given, TRAINED, [one], texts=TEXTS), reward, train_rows)
+    checks.of("prompts", partial(check_room, training), train_rows, tokenizer, config)
+    scorer = checks.of("reward model", _scorer, recipe, model, training, shown, tokenizer)
+    settings = checks.of("evaluation", _settings, recipe, shown)
+    table = checks.of("batch", _tables, training, shown, settings, scorer)
+    rows = MISSING if shown is MISSING else shown.rows
+    return PersonalInputs(rewards, scored, rows, train_rows, scorer, settings, tokenizer, config, peft_config, table)
+
+
+def _scorer(
+    recipe: PersonalArguments, model: ModelConfig, training: Any, shown: Shown, tokenizer: Any
+) -> ScorerPlan | None:
+    chooser = shown.choosers[recipe.retriever]
+    return plan_scorer(recipe, model, training, shown.rows, shown.prompt, chooser, tokenizer)
+
+
+def _settings(recipe: PersonalArguments, shown: Shown) -> list[Setting]:
+    return evaluation_settings(recipe, shown.rows.held_out, shown.choosers, shown.prompt)
+
+
+def _tables(training: Any, shown: Shown, settings: Sequence[Setting], scorer: ScorerPlan | None) -> str:
+    batch = check_batch(training, len(shown.train_rows), training.world_size)
+    return f"{_table(shown.rows, shown.counts, settings, scorer)}\n{batch}"
+
+
 def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
     if recipe.profiles < 0 or any(k < 0 for k in recipe.eval_profiles):
         raise ValueError(
@@ -185,59 +219,15 @@ def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
         )
 
 
-def _rows(recipe: PersonalArguments, data: ScriptArguments, training: Any) -> PersonalRows:
-    if data.dataset_name is None:
-        raise ValueError("no rows: set --dataset_name to tiny/style, or to a folder of LaMP (with --task).")
-    wanted = Wanted(recipe.train_rows, rows_for_pairs(recipe, training), recipe.eval_rows)
-    if data.dataset_name in tasks.TASKS:
-        rows = style_rows(data.dataset_name, wanted, max(recipe.profiles, *recipe.eval_profiles, 1))
-    else:
-        splits = data.dataset_train_split, held_out_split(data.dataset_name, data.dataset_test_split)
-        if splits[1] != data.dataset_test_split and training.process_index == 0:
-            print(f"{data.dataset_name} has no outputs of {data.dataset_test_split!r}: {splits[1]!r} is held out")  # noqa: T201
-        rows = lamp_rows(data.dataset_name, recipe.task, splits, wanted)
-    return rows if training.scorer is None else without_seen(rows, training.scorer)
-
-
-def _tokenizer(model: ModelConfig, trust_remote_code: bool) -> Any:
+def _refuse_model(model: ModelConfig) -> None:
     name = model.model_name_or_path
     if name is None:
         raise ValueError("no model: set --model_name_or_path to tiny/style, a folder, or a Hub id.")
     task = tasks.TASKS.get(name)
-    if isinstance(task, tasks.StyleTask):
-        return task.tokenizer()
-    if task is not None:
+    if task is not None and not isinstance(task, tasks.StyleTask):
         raise ValueError(
             f"--model_name_or_path {name} has never read past items; set tiny/style, a folder or a Hub id."
         )
-    return AutoTokenizer.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
-
-
-def _prompt(
-    recipe: PersonalArguments, rows: PersonalRows, tokenizer: Any, template_kwargs: dict[str, Any] | None
-) -> ProfilePrompt:
-    return ProfilePrompt(
-        rows.wording,
-        tokenizer,
-        max_tokens=recipe.prompt_tokens,
-        system=recipe.system_prompt or None,
-        over_budget=recipe.over_budget,
-        template_kwargs=template_kwargs,
-    )
-
-
-def _train_rows(rows: Sequence[Row], shown: Sequence[Sequence[Any]], prompt: ProfilePrompt) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "prompt": prompt.messages(row, items),
-                "answer": row["answer"],
-                "query": row["query"],
-                "profile_items": [dict(item) for item in items],
-            }
-            for row, items in zip(rows, shown, strict=True)
-        ]
-    )
 
 
 def _own_rewards(training: Any) -> list[Any]:
@@ -245,24 +235,6 @@ def _own_rewards(training: Any) -> list[Any]:
     without = copy.copy(training)
     without.scorer, without.personalization_weight = None, 0.0
     return prlm_rewards(without)
-
-
-def _settings(
-    recipe: PersonalArguments, rows: Sequence[Row], choosers: Mapping[str, Chooser], prompt: ProfilePrompt
-) -> list[Setting]:
-    """That of training first, then every other pair of a chooser and a number of items."""
-    if not rows:
-        return []
-    counts = dict.fromkeys([recipe.profiles, *recipe.eval_profiles])
-    asked = [
-        (spec if k and spec != "none" else "none", k if spec != "none" else 0) for spec in choosers for k in counts
-    ]
-    found = []
-    for spec, k in dict.fromkeys(asked):
-        shown: Sequence[Sequence[Any]] = choosers[spec].choose(rows, k) if k else [[] for _ in rows]
-        prompts = [prompt.messages(row, items) for row, items in zip(rows, shown, strict=True)]
-        found.append(Setting(spec, k, prompts))
-    return found
 
 
 def _measure(rows: PersonalRows, think_end: str | None) -> Measure:

@@ -7,14 +7,17 @@ from datasets import Dataset
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import SearchArguments
+from rlft.checks import Checks, refusals
 from rlft.prepare_em import (
     Embedded,
     EMPlan,
+    QuestionInputs,
+    QuestionSplits,
     cached,
     demonstrations,
     find_questions,
+    question_inputs,
     questions_per_round,
-    refusals,
     settle,
     shortened,
     start_clock,
@@ -25,6 +28,7 @@ from rlft.tiny import tasks
 from rlft.tiny.questions import questions
 from rlft.tiny.searcher import known_mistake
 
+WARM_UP = "warm_up_dataset"
 SEARCH_TASKS = Embedded(
     tasks.SearchTask,
     lambda task: len(questions(task.world(), split="train")),
@@ -57,23 +61,40 @@ def prepare_search(
         ConfigurationError: whatever is wrong, in one message.
     """
     started = start_clock(recipe)
-    if recipe.smoke:
-        recipe = shortened(recipe, data, model, training)
+    recipe, checks = shortened(recipe, data, model, training), Checks()
     with refusals():
-        given = None if recipe.retriever is None else load_retriever(recipe.retriever)
-        splits = find_questions(recipe, data, SEARCH_TASKS)
-        warm_up = demonstrations(recipe.warm_up_dataset, "--warm_up_dataset")
-        retriever = cached(_retriever(given, data), recipe)
-        samples = questions_per_round(training, splits.train) * training.num_generations
-        table = [("trajectories per round", f"{samples}"), ("retriever", retriever.name)]
+        found = inspect_search(recipe, data, model, training, checks)
         return SearchPlan(
-            **settle(name, recipe, data, model, training, splits, table),
+            **settle(name, recipe, data, model, training, found, checks),
             title=f"{name}, {training.weighting} weights, on {data.dataset_name}",
             started=started,
-            retriever=retriever,
-            warm_up_rows=warm_up,
+            retriever=found.retriever,
+            warm_up_rows=found.warm_ups[WARM_UP],
             metrics=mistakes if data.dataset_name in tasks.TASKS else None,
         )
+
+
+def inspect_search(
+    recipe: SearchArguments, data: ScriptArguments, model: ModelConfig, training: Any, checks: Checks
+) -> QuestionInputs:
+    """Find retriever, questions, demonstrations, tokenizer and adapter, and check them; no folder is claimed.
+
+    Args:
+        recipe, data, model, training: the parsed arguments, shortened for `--smoke`.
+        checks: runs the steps.
+
+    Raises:
+        one of `rlft.checks.REFUSALS`, unless `checks` goes on.
+    """
+    splits = checks.of("data", find_questions, recipe, data, SEARCH_TASKS)
+    warm_up = checks.of("demonstrations", demonstrations, recipe.warm_up_dataset, f"--{WARM_UP}")
+    retriever = checks.of("retriever", _retriever, recipe, data)
+
+    def lines(found: QuestionSplits, searched: Retriever) -> list[tuple[str, str]]:
+        samples = questions_per_round(training, found.train) * training.num_generations
+        return [("trajectories per round", f"{samples}"), ("retriever", searched.name)]
+
+    return question_inputs(model, training, checks, splits, retriever, {WARM_UP: warm_up}, lines)
 
 
 def mistakes(row: Any, trajectory: Trajectory) -> dict[str, float]:
@@ -82,10 +103,10 @@ def mistakes(row: Any, trajectory: Trajectory) -> dict[str, float]:
     return {f"mistake/{name}": float(name == mistake) for name in ("stop", "wrong", "other")}
 
 
-def _retriever(given: Retriever | None, data: ScriptArguments) -> Retriever:
+def _retriever(recipe: SearchArguments, data: ScriptArguments) -> Retriever:
     task = tasks.TASKS.get(str(data.dataset_name))
-    if given is not None:
-        return given
+    if recipe.retriever is not None:
+        return cached(load_retriever(recipe.retriever), recipe)
     if isinstance(task, tasks.SearchTask):
-        return BM25Retriever.over(task.passages())
+        return cached(BM25Retriever.over(task.passages()), recipe)
     raise ValueError("no retriever: set --retriever, for example to 'bm25(corpus=\"corpus.jsonl\")'.")

@@ -57,7 +57,8 @@ def load_prompts(
         test = splits[test_split].select(range(min(held_out, len(splits[test_split]))))
     else:
         cut = max(len(train) - held_out, 0)
-        train, test = train.select(list(range(cut))), train.select(list(range(cut, len(train))))
+        last = range(cut, len(train)) if held_out else []  # an empty range cannot be selected at the end
+        train, test = train.select(range(cut)), train.select(last)
     if not len(train):
         raise DataError(
             f"{name}: split {train_split!r} has {len(splits[train_split])} rows and {held_out} were held out, so none "
@@ -65,8 +66,7 @@ def load_prompts(
         )
     renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
     if system_prompt is not None:
-        options = {"fn_kwargs": {"system": system_prompt}, "remove_columns": "prompt"}
-        renamed = [split.map(_conversation, **options).rename_column("conversation", "prompt") for split in renamed]
+        renamed = [_conversations(split, system_prompt) for split in renamed]
     return renamed[0], renamed[1]
 
 
@@ -131,6 +131,13 @@ def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column
                 split = split.remove_columns(target)
             split = split.rename_column(source, target)
     return split
+
+
+def _conversations(split: Dataset, system: str) -> Dataset:
+    if not len(split):  # mapping no rows adds no column
+        return split
+    options = {"fn_kwargs": {"system": system}, "remove_columns": "prompt"}
+    return split.map(_conversation, **options).rename_column("conversation", "prompt")
 
 
 def _conversation(row: dict[str, Any], system: str) -> dict[str, Any]:

@@ -28,6 +28,17 @@ def claim_output_dir(path: str | os.PathLike[str], resume: bool) -> Path:
         FileExistsError: if `path` holds another run and `resume` is False.
     """
     folder = Path(path)
+    refuse_another_run(folder, resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def refuse_another_run(folder: Path, resume: bool) -> None:
+    """The refusals of `claim_output_dir`, without making the folder.
+
+    Raises:
+        NotADirectoryError, FileExistsError: as `claim_output_dir`.
+    """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"output_dir {str(folder)!r} is a file; name a folder with --output_dir.")
     found = sorted(trace.name for pattern in _TRACES for trace in folder.glob(pattern))
@@ -38,8 +49,6 @@ def claim_output_dir(path: str | os.PathLike[str], resume: bool) -> Path:
             "run would mix with its own. Choose another folder with --output_dir, or go on with that run "
             "by --resume_from_checkpoint true."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def record_dir(output_dir: str | os.PathLike[str]) -> Path:

@@ -80,7 +80,7 @@ class BiographyTask:
         goal = Goal(f"recall {self.recall}", self._knows(tokenizer, self.probes("old", seed)), EVERY, SETTLE)
         rows = [{"text": row["text"]} for row in self.rows(self.largest("old"), seed, "old")]
         return warm_up(
-            "biographies", rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build, goal=goal
+            "biographies", rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self.build, goal=goal
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -89,7 +89,8 @@ class BiographyTask:
 
         return word_tokenizer(vocabulary(self.size))
 
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    def build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        """The model before its warm-up."""
         from rlft.tiny.model import tiny_model
 
         return tiny_model(tokenizer, hidden=64, layers=2, kv_heads=4, feed_forward=256, seed=seed)

@@ -31,9 +31,10 @@ class NeedleTask:
         schedule = {**SCHEDULE, "max_steps": self.warm_up_steps, "learning_rate": 3e-3, "max_length": None}
         count = self.warm_up_steps * SCHEDULE["per_device_train_batch_size"]
         rows = needle.demonstrations(count, WARM_UP_SEED + seed, self.walk)
-        return warm_up("needle", rows, seed=seed, schedule=schedule, build=self._build)
+        return warm_up("needle", rows, seed=seed, schedule=schedule, build=self.build)
 
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    def build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        """The model before its warm-up."""
         from rlft.tiny.model import tiny_model
 
         return tiny_model(tokenizer, hidden=64, layers=2, seed=seed)

@@ -96,7 +96,6 @@ class SearchTask:
     def start(self, seed: int) -> Path:
         """As `TinyTask.start`."""
         from rlft.tiny.warmup import SCHEDULE, warm_up
-        from rlft.tiny.word_tokenizer import word_tokenizer
 
         conversations = searcher.demonstrations(self.warm_up_steps * self.batch_size, WARM_UP_SEED + seed)
         schedule = {
@@ -108,9 +107,16 @@ class SearchTask:
         }
         rows = [{"messages": messages} for messages in conversations]
         name = f"search-{self.hidden}"
-        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=word_tokenizer(), build=self._build)
+        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=self.tokenizer(), build=self.build)
 
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Of the search's words."""
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        return word_tokenizer()
+
+    def build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        """The model before its warm-up."""
         from rlft.tiny.model import tiny_model
 
         return tiny_model(tokenizer, hidden=self.hidden, layers=2, kv_heads=4, feed_forward=2 * self.hidden, seed=seed)
@@ -131,7 +137,6 @@ class SelectTask:
     def start(self, seed: int) -> Path:
         """As `TinyTask.start`."""
         from rlft.tiny.warmup import SCHEDULE, warm_up
-        from rlft.tiny.word_tokenizer import word_tokenizer
 
         indices, look_ups, careless = (steps * self.batch_size for steps in self.steps)
         conversations = selection.demonstrations(indices, look_ups, careless, WARM_UP_SEED + seed)
@@ -146,12 +151,17 @@ class SelectTask:
             "train_sampling_strategy": "sequential",  # from plain look-ups to careless ones
         }
         rows = [{"messages": messages} for messages in conversations]
-        tokenizer = word_tokenizer(SELECTION_WORDS, selection.BARE_TEMPLATE)
-        return warm_up(
-            f"select-{self.hidden}", rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build
-        )
+        name, tokenizer = f"select-{self.hidden}", self.tokenizer()
+        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self.build)
 
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Of the selection's words, with a chat template that adds none to them."""
+        from rlft.tiny.word_tokenizer import word_tokenizer
+
+        return word_tokenizer(SELECTION_WORDS, selection.BARE_TEMPLATE)
+
+    def build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        """The model before its warm-up."""
         from rlft.tiny.model import tiny_model
 
         width = self.hidden
@@ -199,7 +209,7 @@ class StyleTask:
             "train_sampling_strategy": "sequential",  # a batch shows one number of past items
         }
         name = f"style-{self.hidden}"
-        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self._build)
+        return warm_up(name, rows, seed=seed, schedule=schedule, tokenizer=tokenizer, build=self.build)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Of the task's words, with a chat template that adds none to them."""
@@ -207,7 +217,8 @@ class StyleTask:
 
         return word_tokenizer(STYLE_WORDS, style.BARE_TEMPLATE)
 
-    def _build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+    def build(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
+        """The model before its warm-up."""
         from rlft.tiny.model import tiny_model
 
         return tiny_model(tokenizer, hidden=self.hidden, seed=seed)

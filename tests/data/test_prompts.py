@@ -34,6 +34,13 @@ def test_file_without_test_split_gives_its_last_rows_up(tmp_path: Path) -> None:
     assert "level" in train.column_names
 
 
+@pytest.mark.parametrize("system", [None, "Think."])
+def test_no_row_need_be_held_out(system: str | None, tmp_path: Path) -> None:
+    name = write(tmp_path / "q.jsonl", QUESTIONS)
+    train, test = load_prompts(name, prompt_column="question", system_prompt=system, held_out=0)
+    assert (len(train), len(test)) == (10, 0)
+
+
 def test_system_prompt_makes_conversations(tmp_path: Path) -> None:
     name = write(tmp_path / "q.jsonl", QUESTIONS)
     train, _ = load_prompts(name, prompt_column="question", system_prompt="Think.", held_out=3)

@@ -29,7 +29,7 @@ def test_kept_data_is_one_biography_of_each_old_person() -> None:
 
 def test_the_full_model_has_the_size_that_was_measured() -> None:
     task = BiographyTask()
-    assert 143_000 < task._build(task.tokenizer(), 0).num_parameters() < 147_000
+    assert 143_000 < task.build(task.tokenizer(), 0).num_parameters() < 147_000
 
 
 def test_the_small_model_knows_the_old_people_only() -> None:

@@ -300,7 +300,7 @@ def test_the_task_gives_these_rows_and_a_model_for_them() -> None:
     task = tasks.TASKS["tiny/select"]
     assert isinstance(task, tasks.SelectTask)
     assert task.rows(20, 1, "dev") == selection.rows(20, 1, "dev")
-    model = task._build(TOKENIZER, 0)
+    model = task.build(TOKENIZER, 0)
     assert model.config.vocab_size == len(SELECTION_WORDS)
     assert model.config.max_position_embeddings >= 2 * 256
     assert 345_000 < model.num_parameters() < 355_000

@@ -166,7 +166,7 @@ def test_bad_requests_are_refused(call: Any, message: str) -> None:
 
 
 def test_the_full_model_has_the_size_that_was_measured() -> None:
-    assert 154_000 < TASK._build(TOKENIZER, 0).num_parameters() < 157_000
+    assert 154_000 < TASK.build(TOKENIZER, 0).num_parameters() < 157_000
 
 
 def test_the_small_model_plans_and_answers() -> None:

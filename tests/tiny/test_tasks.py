@@ -43,11 +43,11 @@ def test_every_hop_s_passage_is_in_the_corpus() -> None:
 
 
 def test_the_full_model_has_the_size_that_was_measured() -> None:
-    model = SEARCH._build(word_tokenizer(), 0)
+    model = SEARCH.build(word_tokenizer(), 0)
     assert 350_000 < model.num_parameters() < 356_000
     again = model.state_dict()
     assert all(
-        torch.equal(value, again[name]) for name, value in SEARCH._build(word_tokenizer(), 0).state_dict().items()
+        torch.equal(value, again[name]) for name, value in SEARCH.build(word_tokenizer(), 0).state_dict().items()
     )
 
 
