@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"assets", "stream"},
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate"},
-    {"credit", "em", "reward_models", "replay", "pair_folder"},
+    {"credit", "em", "reward_models", "replay", "pair_folder", "health"},
     {"trainers"},
     {"pair"},
     {

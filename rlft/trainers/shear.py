@@ -32,18 +32,20 @@ from rlft.credit.group import Credit, needs
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
 from rlft.credit.weigh import credit_metrics, groups_to_weigh, weigh
+from rlft.health.options import HealthOptions
 from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
 from rlft.rewards import checked, refuse_unscored_groups
 from rlft.rewards.loading import refuse_same_names
+from rlft.trainers.health import HealthCallback
 from rlft.trainers.late_advantages import ORDER, GenerationBatch, LateAdvantages
 from rlft.trainers.rollout_rows import rollout_rows
 from rlft.trainers.states import PolicyStates, refuse_states
 
 
 @dataclass
-class SHEARConfig(CreditOptions, GRPOConfig):
-    """`trl.GRPOConfig` plus the options of token credit; defaults are the paper's where it states them.
+class SHEARConfig(CreditOptions, HealthOptions, GRPOConfig):
+    """`trl.GRPOConfig` plus the options of token credit and health; defaults are the paper's where it states them.
 
     Raises:
         ValueError: on options that cannot work together, before any model is loaded.
@@ -55,6 +57,7 @@ class SHEARConfig(CreditOptions, GRPOConfig):
 
     def __post_init__(self) -> None:
         self.check_credit_options()
+        self.check_health_options()
         try:
             super().__post_init__()
         except ValueError as error:
@@ -86,6 +89,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         ValueError: if a subclass replaces the loss.
         rlft.rewards.RewardError: during training, if a reward function breaks its contract.
         rlft.credit.CreditError: during training, if the credit function breaks its contract.
+        rlft.trainers.health.HealthError: during training, if weights are no longer finite, or by `on_alarm="stop"`.
     """
 
     args: Any  # a SHEARConfig; transformers types it as its own base class
@@ -99,6 +103,7 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
         self.states: PolicyStates | None = None
         if "hidden" in self.credit_needs:
             self.states = PolicyStates(self, args.hidden, args.states)
+        self.add_callback(HealthCallback(self, args.on_alarm))
         self._waiting: GenerationBatch | None = None
         self.rollout_log: RolloutLog | None = None
         if args.record_rollouts:
