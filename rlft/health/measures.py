@@ -56,12 +56,11 @@ def length_factor(history: History) -> Seen | None:
 
 
 def kl_jump(history: History) -> Seen | None:
-    """The last KL over the median of the ten before."""
+    """The last KL over the median of those before."""
     values = [value for _, value in history.series("kl")]
-    before = values[-RECENT - 1 : -1]
-    if len(before) < LEVEL_LOGS:
+    if not values:
         return None
-    usual = median(before)
+    usual = median(values[:-1] or [0.0])
     return Seen(values[-1] / max(usual, LEAST_KL), f"KL from the reference is {values[-1]:.3g}, was {usual:.3g}")
 
 

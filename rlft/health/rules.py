@@ -123,7 +123,7 @@ RULES = (
         ("kl",),
         kl_jump,
         limit=10,
-        when=f"`kl` is above {{:g}} times the median of the {RECENT} logs before (or of {LEAST_KL:g}, if that is more)",
+        when=f"`kl` is above {{:g}} times the median of all logs before (or of {LEAST_KL:g}, if that is more)",
         cause="one update threw the policy far from the reference",
         knob="lower --learning_rate or --max_grad_norm, raise --beta, and set --disable_dropout true",
     ),
