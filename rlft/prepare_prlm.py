@@ -58,6 +58,8 @@ class PersonalPlan:
     reward_funcs: list[Any] | None
     """Beside the reward model's; None for PrLM's own."""
     train_rows: Dataset
+    sources: list[Row]
+    """The rows that `train_rows` were made of."""
     held_out: list[Row]
     settings: list[Setting]
     measure: Measure
@@ -154,6 +156,7 @@ def _prepare(
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
+        sources=rows.train,
         held_out=rows.held_out,
         settings=settings,
         measure=_measure(rows, training.think_end),

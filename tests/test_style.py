@@ -46,6 +46,7 @@ LAYERS: list[set[str]] = [
         "prepare_scorer",
         "prepare_search",
         "prepare_stoc",
+        "set_aside",
         "finish",
         "finish_em",
         "finish_lists",

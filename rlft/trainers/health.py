@@ -29,6 +29,7 @@ from rlft.health.texts import repetition, unreadable
 from rlft.record.folder import record_dir, write_whole
 from rlft.record.jsonl import JsonLines, json_lines, read_jsonl, to_json
 from rlft.rewards.text import last_text
+from rlft.trainers.best import metric_name
 from rlft.trainers.weights import are_readable, trainable_weights
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ class HealthCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin to watch; a resumed run knows its logs up to the checkpoint, and forgets later alarms."""
-        name = args.metric_for_best_model
-        metric = None if name is None else name if name.startswith("eval_") else f"eval_{name}"
-        self.watch = Watch(metric=metric, greater_is_better=args.greater_is_better is not False)
+        self.watch = Watch(metric=metric_name(args), greater_is_better=args.greater_is_better is not False)
         for row in state.log_history:
             self.watch.see(int(row["step"]), row)
         file = self._file(args)

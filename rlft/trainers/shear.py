@@ -14,7 +14,7 @@ moment in which TRL's loss reads `advantages`, which it does after that forward.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,6 +93,8 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
     """
 
     args: Any  # a SHEARConfig; transformers types it as its own base class
+    task_metrics: Callable[[], Mapping[str, float]] | None = None
+    """What `evaluate` measures, on every process; None leaves it TRL's evaluation, which is of the rewards."""
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: SHEARConfig | None = None, **kwargs: Any):
         compat.refuse_own_loss(type(self))
@@ -142,6 +144,18 @@ class SHEARTrainer(compat.AnnotatingGRPOTrainer):
             return batch.rollouts["advantages"][order_B]
 
         return LateAdvantages(inputs, advantages)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of the task if `task_metrics` is set and no rows are given, else TRL's; training is not disturbed."""
+        if self.task_metrics is None or eval_dataset is not None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.task_metrics().items()}
+        self.model.eval()  # or TRL would log averages of training here; the next step begins with model.train()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def generation_stage(self) -> AbstractContextManager[Any]:
         """States of this batch may be tapped while it is sampled and scored."""
