@@ -36,14 +36,11 @@ def main() -> None:
     from rlft.finish_prlm import rewards_of, train_and_report
     from rlft.finish_scorer import make_scorer
     from rlft.prepare_prlm import prepare_prlm, refusals
-    from rlft.set_aside import set_aside
 
     plan = prepare_prlm("prlm", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs
     fresh = None
     with refusals():
-        measured = lambda: list(plan.measure([""], plan.sources[:1]))  # noqa: E731
-        dev_rows, places = set_aside(plan, recipe.dev_rows, training, measured)
         if plan.scorer is not None:
             training.scorer, fresh = make_scorer(plan.scorer, plan.model, plan.model_init_kwargs, training)
         trainer = PrLMTrainer(
@@ -51,11 +48,11 @@ def main() -> None:
             reward_funcs=rewards_of(plan, training),
             args=training,
             train_dataset=plan.train_rows,
-            eval_dataset=dev_rows,
+            eval_dataset=plan.dev_rows,
             fresh=fresh,
             peft_config=plan.peft_config,
         )
-    train_and_report(trainer, plan, [plan.sources[place] for place in places])
+    train_and_report(trainer, plan)
 
 
 if __name__ == "__main__":

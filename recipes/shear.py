@@ -31,19 +31,17 @@ def main() -> None:
     recipe, data, model, training = parse_recipe("shear", dataclasses, description=__doc__ or "", shown=SHOWN)
 
     from rlft import SHEARTrainer
-    from rlft.finish import DEV, train_and_report
+    from rlft.finish import train_and_report
     from rlft.prepare import prepare
-    from rlft.set_aside import set_aside
 
     plan = prepare("shear", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs
-    dev_rows, _ = set_aside(plan, recipe.dev_rows, training, lambda: [DEV])
     trainer = SHEARTrainer(
         model=plan.model,
         reward_funcs=plan.reward_funcs,
         args=training,
         train_dataset=plan.train_rows,
-        eval_dataset=dev_rows,
+        eval_dataset=plan.dev_rows,
         peft_config=plan.peft_config,
     )
     train_and_report(trainer, plan)

@@ -12,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlft.credit import CreditError
 from rlft.evaluate.policy import HeldOut, evaluate_policy
-from rlft.prepare import Plan
+from rlft.prepare import DEV, Plan
 from rlft.record.callback import RecordCallback
 from rlft.record.curve import draw_curve
 from rlft.record.folder import save_config
@@ -25,8 +25,6 @@ from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 
 Results = dict[str, dict[str, float]]
-DEV = "greedy_accuracy"
-"""Metric of the dev rows."""
 
 
 def train_and_report(trainer: Any, plan: Plan) -> None:

@@ -41,13 +41,12 @@ def rewards_of(plan: PersonalPlan, training: Any) -> list[Any] | None:
     return [*plan.reward_funcs, personal]
 
 
-def train_and_report(trainer: Any, plan: PersonalPlan, dev: Sequence[Row] = ()) -> None:
+def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     """Train, save, evaluate, verify what was saved, and print where everything is.
 
     Args:
         trainer: a `PrLMTrainer` built from `plan`; every process calls this.
         plan: from `rlft.prepare_prlm.prepare_prlm`.
-        dev: the rows behind the trainer's `eval_dataset`, which choose the best checkpoint.
 
     Raises:
         SystemExit: with one line, if a reward, the reward model, the credit or a trust check stops the run, or somebody
@@ -65,7 +64,7 @@ def train_and_report(trainer: Any, plan: PersonalPlan, dev: Sequence[Row] = ()) 
         trainer.add_callback(ShortProgress())
     if trainer.eval_dataset is not None:
         asked = Setting(plan.arguments.retriever, plan.arguments.profiles, trainer.eval_dataset["prompt"])
-        trainer.task_metrics = ByProfiles(trainer, dev, [asked], plan.measure, temperature=temperature).values
+        trainer.task_metrics = ByProfiles(trainer, plan.dev, [asked], plan.measure, temperature=temperature).values
     for callback in (RecordCallback(), trust, BestCheckpoint(), *([held_out] if plan.settings else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()

@@ -24,11 +24,14 @@ from rlft.preflight import check_adapter_targets, check_batch
 from rlft.record.folder import claim_output_dir
 from rlft.rewards import RewardError, check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made
+from rlft.set_aside import set_aside
 from rlft.tiny import tasks
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
 
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
+DEV = "greedy_accuracy"
+"""Metric of the dev rows."""
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Plan:
     peft_config: Any
     reward_funcs: list[Callable[..., Any]]
     train_rows: Dataset
+    dev_rows: Dataset | None
     held_out: Dataset
     metric: Callable[..., Any]
     configuration: dict[str, Any]
@@ -93,6 +97,7 @@ def _prepare(
         held_out=recipe.eval_rows,
     )
     check_columns([*rewards, metric], train_rows.column_names)
+    train_rows, dev_rows, _ = set_aside(train_rows, recipe, training, lambda: [DEV])
     table = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
     training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
@@ -107,6 +112,7 @@ def _prepare(
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
+        dev_rows=dev_rows,
         held_out=held_out,
         metric=checked(metric, timeout=training.reward_timeout),
         configuration={

@@ -17,15 +17,7 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import PersonalArguments
 from rlft.configure import ConfigurationError
 from rlft.credit import load_credit
-from rlft.data.personal import (
-    HarmlessChooser,
-    PersonalRows,
-    Wanted,
-    harmless,
-    held_out_split,
-    lamp_rows,
-    style_rows,
-)
+from rlft.data.personal import HarmlessChooser, PersonalRows, Wanted, harmless, held_out_split, lamp_rows, style_rows
 from rlft.data.profile_prompt import ProfilePrompt
 from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.evaluate.personal import Measured, personal_metrics
@@ -40,6 +32,7 @@ from rlft.reward_models.harmless import Harmless
 from rlft.reward_models.origin import without_seen
 from rlft.reward_models.pairs import Chooser
 from rlft.rewards import RewardError, load_rewards
+from rlft.set_aside import set_aside
 from rlft.tiny import tasks
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
 
@@ -58,8 +51,9 @@ class PersonalPlan:
     reward_funcs: list[Any] | None
     """Beside the reward model's; None for PrLM's own."""
     train_rows: Dataset
-    sources: list[Row]
-    """The rows that `train_rows` were made of."""
+    dev_rows: Dataset | None
+    dev: list[Row]
+    """What `dev_rows` were made of."""
     held_out: list[Row]
     settings: list[Setting]
     measure: Measure
@@ -144,6 +138,9 @@ def _prepare(
     check_rows(train_rows, "the training set", rewards or _own_rewards(training), texts=("answer", "query"))
     training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
     scorer = plan_scorer(recipe, model, training, rows, prompt, chooser, tokenizer)
+    measure = _measure(rows, training.think_end)
+    measured = lambda: list(measure([""], rows.train[:1]))  # noqa: E731
+    train_rows, dev_rows, places = set_aside(train_rows, recipe, training, measured)
     settings = _settings(recipe, rows.held_out, choosers, prompt)
     batch = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
@@ -156,10 +153,11 @@ def _prepare(
         peft_config=peft_config,
         reward_funcs=rewards,
         train_rows=train_rows,
-        sources=rows.train,
+        dev_rows=dev_rows,
+        dev=[rows.train[place] for place in places],
         held_out=rows.held_out,
         settings=settings,
-        measure=_measure(rows, training.think_end),
+        measure=measure,
         scorer=scorer,
         arguments=recipe,
         configuration={
