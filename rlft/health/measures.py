@@ -27,7 +27,7 @@ def not_finite(history: History) -> Seen | None:
 
 
 def entropy_share(history: History) -> Seen | None:
-    """Entropy now, as a share of the start's; unknown where the reward has paid for its fall."""
+    """Entropy now, as a share of the start's; 1 where the reward has paid for its fall."""
     change = history.change("entropy")
     if change is None or not change[0] or not history.series("reward"):
         return None
@@ -75,7 +75,7 @@ def no_gradient(history: History) -> Seen | None:
 def metric_fall(history: History) -> Seen | None:
     """Fall of the held-out metric from its best, as a share of it, that its last two values agree on.
 
-    Unknown while the reward falls too.
+    0 where the reward is lower too.
     """
     metric = history.series(TASK)
     if len(metric) < 3:

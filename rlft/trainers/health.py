@@ -76,10 +76,10 @@ class HealthCallback(TrainerCallback):
         """Begin to watch; a resumed run knows its logs up to the checkpoint, and forgets later alarms."""
         self.watch = Watch(metric=metric_name(args), greater_is_better=args.greater_is_better is not False)
         for row in state.log_history:
-            self.watch.see(int(row["step"]), row)
+            self.watch.see(int(row["step"]), _judged(args, row))
         file = self._file(args)
-        if state.global_step and state.is_world_process_zero and file.exists():
-            write_whole(file, json_lines(line for line in read_jsonl(file) if line["step"] <= state.global_step))
+        if state.is_world_process_zero and file.exists():
+            write_whole(file, json_lines(line for line in read_jsonl(file) if not self._forgotten(line, state)))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at the weights, and at the completions if this step is logged.
@@ -94,9 +94,8 @@ class HealthCallback(TrainerCallback):
                 "loss that is not finite, overflow, or too large a step. Try: --bf16 or --dtype float32, a lower "
                 "--learning_rate, and a look at the rewards of that batch; go on from a checkpoint before this step."
             )
-            self._stop(
-                args, state, self._said(args, state, [Alarm(state.global_step, "non_finite", message, len(bad))])
-            )
+            alarm = Alarm(state.global_step, "non_finite", message, len(bad))
+            self._stop(args, state, self._said(args, state, [alarm]))
         if control.should_log and self.trainer is not None and state.is_world_process_zero:
             for name, value in measures(self.trainer).items():
                 compat.log_metric(self.trainer, f"health/{name}", value)
@@ -114,17 +113,16 @@ class HealthCallback(TrainerCallback):
         Raises:
             HealthError: with `on_alarm="stop"`, if an alarm is raised.
         """
-        passed_over = {"grad_norm"} if args.fp16 else set()  # its loss scaler skips such steps, and needs them
-        row = {name: value for name, value in (logs or {}).items() if name not in passed_over}
-        raised = self._said(args, state, self.watch.see(state.global_step, row))
+        raised = self._said(args, state, self.watch.see(state.global_step, _judged(args, logs or {})))
         if raised and self.on_alarm == "stop":
             self._stop(args, state, raised)
 
     def _said(self, args: TrainingArguments, state: TrainerState, alarms: list[Alarm]) -> list[Alarm]:
-        """Write and log what the main process found; those that trouble begins with, in every process."""
-        if PartialState().num_processes > 1:  # or a last digit could stop some processes and not others
-            broadcast_object_list(alarms_of_main := [alarms])
-            alarms = alarms_of_main[0]
+        """Write and log alarms; gives back trouble that begins, as the main process has it if it is to stop."""
+        if self.on_alarm == "stop" and PartialState().num_processes > 1:
+            of_main = [alarms]  # or a last digit could stop some processes and not others
+            broadcast_object_list(of_main)
+            alarms = of_main[0]
         if state.is_world_process_zero:
             for alarm in alarms:
                 where = "".join(f"{name} {value}, " for name, value in self.fields.items())
@@ -148,8 +146,17 @@ class HealthCallback(TrainerCallback):
         said = " ".join(f"{alarm.rule}: {alarm.message}" for alarm in alarms)
         raise HealthError(f"step {state.global_step}, {said} Logs and batch: {path}.")
 
+    def _forgotten(self, line: Mapping[str, Any], state: TrainerState) -> bool:
+        """Whether a line of the file is of this training, and of a step that it is to do again."""
+        return line["step"] > state.global_step and all(line.get(name) == value for name, value in self.fields.items())
+
     def _file(self, args: TrainingArguments) -> Path:
         return record_dir(self.folder or str(args.output_dir)) / ALARMS
+
+
+def _judged(args: TrainingArguments, logs: Mapping[str, Any]) -> dict[str, Any]:
+    """A log without what says nothing: fp16's loss scaler skips steps whose gradient overflows, and needs them."""
+    return {name: value for name, value in logs.items() if not (args.fp16 and name == "grad_norm")}
 
 
 def _plain(rows: list[dict[str, Any]]) -> Any:

@@ -120,13 +120,14 @@ def test_a_resumed_run_says_nothing_twice(tmp_path: Path) -> None:
     state.log_history = [row | {"step": step} for step in range(1, 7)]
     file = tmp_path / "record/alarms.jsonl"
     file.parent.mkdir()
-    kept, later = {"step": 5, "rule": "truncation"}, {"step": 7, "rule": "kl_spike"}
-    file.write_text("".join(to_json(line) + "\n" for line in (kept, later)))
-    monitor = HealthCallback()
+    own = {"round": 2}
+    kept = [{"round": 1, "step": 9, "rule": "kl_spike"}, own | {"step": 5, "rule": "truncation"}]
+    file.write_text("".join(to_json(line) + "\n" for line in [*kept, own | {"step": 7, "rule": "kl_spike"}]))
+    monitor = HealthCallback(fields=own)
     monitor.on_train_begin(args, state, control)
     state.global_step = 7
     monitor.on_log(args, state, control, row)
-    assert read_jsonl(file) == [kept]
+    assert read_jsonl(file) == kept
 
 
 def test_the_loss_scaler_of_fp16_may_skip_steps(tmp_path: Path) -> None:
