@@ -144,7 +144,8 @@ class HealthCallback(TrainerCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, to_json(content) + "\n")
         said = " ".join(f"{alarm.rule}: {alarm.message}" for alarm in alarms)
-        raise HealthError(f"step {state.global_step}, {said} Logs and batch: {path}.")
+        best = f" Best checkpoint: {state.best_model_checkpoint}." if state.best_model_checkpoint else ""
+        raise HealthError(f"step {state.global_step}, {said} Logs and batch: {path}.{best}")
 
     def _forgotten(self, line: Mapping[str, Any], state: TrainerState) -> bool:
         """Whether a line of the file is of this training, and of a step that it is to do again."""

@@ -140,6 +140,13 @@ def test_the_loss_scaler_of_fp16_may_skip_steps(tmp_path: Path) -> None:
     assert not Path(half.output_dir, "record/alarms.jsonl").exists()
 
 
+def test_who_is_stopped_hears_of_the_best_checkpoint(tmp_path: Path) -> None:
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    state = TrainerState(global_step=4, best_model_checkpoint="run/checkpoint-3")
+    with pytest.raises(HealthError, match=r"health/step-4\.json\. Best checkpoint: run/checkpoint-3\.$"):
+        HealthCallback(on_alarm="stop").on_log(args, state, TrainerControl(), {"loss": math.nan})
+
+
 def test_only_trainable_weights_are_looked_at() -> None:
     Accelerator(cpu=True)  # the trainer's, which callbacks rely on
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
