@@ -47,7 +47,10 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         trainer.add_callback(ShortProgress())
     if trainer.eval_dataset is not None:
         dev = list(trainer.eval_dataset)
-        trainer.task_metrics = lambda: {DEV: evaluate_policy(trainer, dev, plan.metric, temperature=0.0)}
+        trainer.task_metrics = lambda: {
+            DEV: evaluate_policy(trainer, dev, plan.metric, temperature=0.0),
+            "rows": len(dev),
+        }
     for callback in (RecordCallback(), trust, BestCheckpoint(), *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     started = time.perf_counter()

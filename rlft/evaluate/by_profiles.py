@@ -91,9 +91,10 @@ class ByProfiles(TrainerCallback):
         self.trainer.log(first)
 
     def values(self) -> dict[str, float]:
-        """Metrics of the first setting now, neither kept nor logged."""
+        """Metrics of the first setting now and the number of `rows`, neither kept nor logged."""
         said = self._completions(self.settings[0].prompts)
-        return {name: measured.value for name, measured in self.measure(said, self.rows).items()}
+        metrics = {name: measured.value for name, measured in self.measure(said, self.rows).items()}
+        return metrics | {"rows": len(self.rows)}
 
     def table(self) -> list[dict[str, Any]]:
         """For each setting its metrics before and after with intervals, and the paired change; JSON-able."""

@@ -75,7 +75,8 @@ def no_gradient(history: History) -> Seen | None:
 def metric_fall(history: History) -> Seen | None:
     """Fall of the held-out metric from its best, as a share of it, that its last two values agree on.
 
-    0 where the reward is lower too.
+    0 where the reward is lower too, and for a fall that may be chance: two standard errors of a mean over `eval_rows`
+    values from 0 to 1 are 1 / sqrt(rows) at most.
     """
     metric = history.series(TASK)
     if len(metric) < 3:
@@ -85,9 +86,11 @@ def metric_fall(history: History) -> Seen | None:
     now = history.mean_between("reward", metric[-3][0], metric[-1][0])
     if then is None or now is None or not best:
         return None
-    fall = (best - max(value for _, value in metric[-2:])) / abs(best)
+    fall = best - max(value for _, value in metric[-2:])
+    rows = history.series("eval_rows")
+    real = now >= then and (not rows or fall > 1 / math.sqrt(rows[-1][1]))
     words = f"the held-out metric fell from {best:.3g} (step {best_step}) to {metric[-1][1]:.3g} while the reward went "
-    return Seen(fall if now >= then else 0.0, f"{words}from {then:.3g} to {now:.3g}")
+    return Seen(fall / abs(best) if real else 0.0, f"{words}from {then:.3g} to {now:.3g}")
 
 
 def level(name: str, words: str, logs: int = LEVEL_LOGS) -> Measure:

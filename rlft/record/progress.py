@@ -38,7 +38,7 @@ class ShortProgress(ProgressCallback):
         if not state.is_world_process_zero or self.training_bar is None:
             return
         for prefix, title in (("accuracy/", "held-out accuracy"), ("eval_", f"step {state.global_step}  dev")):
-            measured = {name: value for name, value in logs.items() if name.startswith(prefix)}
+            measured = {name: value for name, value in logs.items() if name.startswith(prefix) and name != "eval_rows"}
             shown = ", ".join(f"{name.removeprefix(prefix)} {value:.3f}" for name, value in measured.items())
             if shown:
                 self.training_bar.write(f"{title} {shown.replace('_', ' ')}")

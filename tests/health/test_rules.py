@@ -128,6 +128,19 @@ def test_a_loss_as_the_metric_is_better_when_it_is_smaller() -> None:
     assert [alarm.rule for alarm in found] == ["metric_divergence"]
 
 
+@pytest.mark.parametrize(("rows", "said"), [(16, 0), (256, 1)])
+def test_a_fall_that_may_be_chance_is_no_alarm(rows: int, said: int) -> None:
+    """From 12 right of 16 to 10, twice; the same shares of 256."""
+    watch = Watch(metric="eval_task")
+    found = [
+        alarm
+        for step, value in enumerate([0.5, 0.75, 0.625, 0.625, 0.5625], start=1)
+        for row in ({"loss": 0.0, "reward": step}, {"eval_task": value, "eval_rows": rows})
+        for alarm in watch.see(step, row)
+    ]
+    assert [alarm.rule for alarm in found] == ["metric_divergence"] * said
+
+
 def test_the_log_of_supervised_training_has_no_rules_of_rewards() -> None:
     """Entropy may vanish: that is what such training is for."""
     row = lambda step: {"loss": 0.1, "grad_norm": 0.2, "entropy": 1e-5 if step > 20 else 1.0}  # noqa: E731

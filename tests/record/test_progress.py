@@ -43,7 +43,7 @@ def test_accuracy_is_always_shown() -> None:
 
 
 def test_dev_metrics_are_always_shown() -> None:
-    bar = logged({"loss": 0.1}, {"eval_greedy_accuracy": 0.5, "eval_other": 0.25})
+    bar = logged({"loss": 0.1}, {"eval_greedy_accuracy": 0.5, "eval_other": 0.25, "eval_rows": 16})
     assert bar.lines == ["step 2  dev greedy accuracy 0.500, other 0.250"]
 
 
