@@ -150,7 +150,7 @@ RULES = (
         (TASK,),
         metric_fall,
         limit=0.1,
-        when="two evaluations in a row are below the best, by {:g} of it and more than chance, and the reward is no lower",
+        when="two evaluations in a row are {:g} of the best below it, more than chance, and the reward is no lower",
         cause="the policy exploits the reward, which no longer stands for the task",
         knob="read the completions, mend the reward, set --beta above 0, and take the best checkpoint",
     ),
