@@ -14,9 +14,10 @@ from typing import Any
 from rlft.arguments import ListArguments
 from rlft.configure import COMMON, parse_recipe
 from rlft.em.options import EMOptions
+from rlft.health.options import HealthOptions
 from rlft.trainers.dro_options import DROOptions
 
-SHOWN = {"Recipe": ListArguments, "Lists": DROOptions, "Expectation-maximisation": EMOptions}
+SHOWN = {"Recipe": ListArguments, "Lists": DROOptions, "Expectation-maximisation": EMOptions, "Health": HealthOptions}
 ELSEWHERE = {"num_generations", "max_completion_length", "use_vllm", "max_steps"}
 
 

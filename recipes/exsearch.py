@@ -13,9 +13,15 @@ from typing import Any
 from rlft.arguments import SearchArguments
 from rlft.configure import COMMON, parse_recipe
 from rlft.em.options import EMOptions
+from rlft.health.options import HealthOptions
 from rlft.trainers.search_options import SearchTrainingOptions
 
-SHOWN = {"Recipe": SearchArguments, "Search": SearchTrainingOptions, "Expectation-maximisation": EMOptions}
+SHOWN = {
+    "Recipe": SearchArguments,
+    "Search": SearchTrainingOptions,
+    "Expectation-maximisation": EMOptions,
+    "Health": HealthOptions,
+}
 ELSEWHERE = {"num_generations", "max_completion_length", "use_vllm", "max_steps"}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from rlft.arguments import PersonalArguments
 from rlft.configure import parse_recipe
+from rlft.health.options import HealthOptions
 from rlft.trainers.prlm_options import PrLMOptions
 
-SHOWN = {"Recipe": PersonalArguments, "Rewards and token credit": PrLMOptions}
+SHOWN = {"Recipe": PersonalArguments, "Rewards and token credit": PrLMOptions, "Health": HealthOptions}
 
 
 def dataclasses() -> list[Any]:
@@ -48,6 +49,7 @@ def main() -> None:
             reward_funcs=rewards_of(plan, training),
             args=training,
             train_dataset=plan.train_rows,
+            eval_dataset=plan.dev_rows,
             fresh=fresh,
             peft_config=plan.peft_config,
         )

@@ -12,8 +12,9 @@ from typing import Any
 from rlft.arguments import RecipeArguments
 from rlft.configure import parse_recipe
 from rlft.credit.options import CreditOptions
+from rlft.health.options import HealthOptions
 
-SHOWN = {"Recipe": RecipeArguments, "Token credit": CreditOptions}
+SHOWN = {"Recipe": RecipeArguments, "Token credit": CreditOptions, "Health": HealthOptions}
 
 
 def dataclasses() -> list[Any]:
@@ -40,6 +41,7 @@ def main() -> None:
         reward_funcs=plan.reward_funcs,
         args=training,
         train_dataset=plan.train_rows,
+        eval_dataset=plan.dev_rows,
         peft_config=plan.peft_config,
     )
     train_and_report(trainer, plan)

@@ -13,9 +13,10 @@ from typing import Any
 
 from rlft.arguments import ContinualArguments
 from rlft.configure import COMMON, parse_recipe
+from rlft.health.options import HealthOptions
 from rlft.trainers.stoc_options import STOCOptions
 
-SHOWN = {"Recipe": ContinualArguments, "Replay": STOCOptions}
+SHOWN = {"Recipe": ContinualArguments, "Replay": STOCOptions, "Health": HealthOptions}
 ELSEWHERE = {"num_generations", "max_completion_length", "use_vllm"}
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from rlft.data.profile_prompt import SYSTEM
 
+DEV_ROWS = "Training rows set aside to choose the best checkpoint by: --eval_strategy steps --save_strategy best."
+
 
 @dataclass
 class RecipeArguments:
@@ -14,6 +16,7 @@ class RecipeArguments:
         reward_funcs: reward specs: `name`, `package.module:attr` or `path/to/file.py:attr`.
         eval_metric: task metric of the held-out evaluation, by spec.
         eval_rows: held-out rows.
+        dev_rows: training rows set aside to choose the best checkpoint by.
         prompt_column: dataset column with the prompt.
         answer_column: dataset column with the gold answer; rewards see it as `answer`.
         system_prompt: if given, prompts become conversations that open with it.
@@ -30,6 +33,7 @@ class RecipeArguments:
         metadata={"help": "Task metric of the held-out evaluation: answer_match, a reward name, or a spec."},
     )
     eval_rows: int = field(default=512, metadata={"help": "Held-out rows evaluated before and after; 0 for none."})
+    dev_rows: int = field(default=256, metadata={"help": DEV_ROWS})
     prompt_column: str = field(default="prompt", metadata={"help": "Dataset column with the prompt."})
     answer_column: str = field(
         default="answer", metadata={"help": "Dataset column with the gold answer; rewards see it as `answer`."}
@@ -190,6 +194,7 @@ class PersonalArguments:
         metadata={"help": "Rows of a drift check (--drift_steps), of --pair_rows: users the reward model never saw."},
     )
     eval_rows: int = field(default=500, metadata={"help": "Held-out rows evaluated before and after; 0 for none."})
+    dev_rows: int = field(default=256, metadata={"help": DEV_ROWS})
     eval_temperature: float = field(
         default=0.0, metadata={"help": "Of the held-out answers; 0 is greedy, the paper's."}
     )

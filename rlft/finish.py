@@ -12,8 +12,8 @@ from transformers import ProgressCallback
 
 from rlft.configure import ConfigurationError
 from rlft.credit import CreditError
-from rlft.evaluate.policy import HeldOut
-from rlft.prepare import Plan
+from rlft.evaluate.policy import HeldOut, evaluate_policy
+from rlft.prepare import DEV, Plan
 from rlft.record.callback import RecordCallback
 from rlft.record.curve import draw_curve
 from rlft.record.folder import save_config
@@ -24,6 +24,8 @@ from rlft.record.summary import summary_table
 from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
 from rlft.rewards import RewardError
+from rlft.trainers.best import BestCheckpoint, best_row
+from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 
 Results = dict[str, dict[str, float]]
@@ -47,7 +49,13 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ShortProgress())
-    for callback in (RecordCallback(), trust, *([accuracy] if len(plan.held_out) else [])):
+    if trainer.eval_dataset is not None:
+        dev = list(trainer.eval_dataset)
+        trainer.task_metrics = lambda: {
+            DEV: evaluate_policy(trainer, dev, plan.metric, temperature=0.0),
+            "rows": len(dev),
+        }
+    for callback in (RecordCallback(), trust, BestCheckpoint(), *([accuracy] if len(plan.held_out) else [])):
         trainer.add_callback(callback)
     trust.remember(trainer.model)
     with _short_endings(trainer):
@@ -57,7 +65,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     if len(plan.held_out):
         accuracy.evaluate("after")  # once the adapter is safe on disk
     if args.should_save:
-        rows = [*_accuracy_rows(accuracy.results), *_run_rows(trainer, plan, trust.report, seconds)]
+        rows = [*_accuracy_rows(accuracy.results), *best_row(trainer), *_run_rows(trainer, plan, trust.report, seconds)]
         curve = _curve(folder, accuracy.results, plan.title)
         rows += [("curve", str(curve)), ("record", str(folder / "record"))]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
@@ -84,7 +92,7 @@ def _short_endings(trainer: Any) -> Iterator[None]:
         raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}") from interrupt
     except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
-    except (RewardError, CreditError, TrustError, FloatingPointError) as error:
+    except (RewardError, CreditError, HealthError, TrustError, FloatingPointError) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         raise SystemExit(f"\nerror: {error}\n{kept()}") from error

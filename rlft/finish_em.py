@@ -23,6 +23,7 @@ from rlft.record.summary import summary_table
 from rlft.retrieval import RetrievalError
 from rlft.rollouts.server_policy import ServerError
 from rlft.trainers.dro_learning import MostDropped
+from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustError, check_adapter
 
 Metrics = dict[str, float]
@@ -163,7 +164,7 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except (RetrievalError, ServerError) as error:
         raise SystemExit(f"\nerror: {error}\n{same}") from error
-    except (MostDropped, NothingToLearn, TrustError, ValueError) as error:
+    except (MostDropped, NothingToLearn, HealthError, TrustError, ValueError) as error:
         if isinstance(error, ValueError) and not trainer.history:
             raise ConfigurationError(f"{error} (Other settings need another --output_dir than {folder}.)") from error
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ProgressCallback
 
-from rlft.evaluate.by_profiles import ByProfiles
+from rlft.evaluate.by_profiles import ByProfiles, Setting
 from rlft.finish import _run_rows, _short_endings, load_lines
 from rlft.prepare_prlm import PersonalPlan
 from rlft.record.callback import RecordCallback
@@ -17,6 +17,7 @@ from rlft.record.personal_curve import draw_personal
 from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
 from rlft.reward_models.plugin import personalization
+from rlft.trainers.best import BestCheckpoint, best_row
 from rlft.trainers.trust import TrustCallback, TrustError
 
 EVALUATION = "evaluation.json"
@@ -60,7 +61,10 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ShortProgress())
-    for callback in (RecordCallback(), trust, *([held_out] if plan.settings else [])):
+    if trainer.eval_dataset is not None:
+        asked = Setting(plan.arguments.retriever, plan.arguments.profiles, trainer.eval_dataset["prompt"])
+        trainer.task_metrics = ByProfiles(trainer, plan.dev, [asked], plan.measure, temperature=temperature).values
+    for callback in (RecordCallback(), trust, BestCheckpoint(), *([held_out] if plan.settings else [])):
         trainer.add_callback(callback)
     trust.remember(trainer.model)
     with _short_endings(trainer), _answers_missed(trainer):
@@ -96,7 +100,8 @@ def _answers_missed(trainer: Any) -> Iterator[None]:
 def _report(trainer: Any, plan: PersonalPlan, table: list[Row], trust: dict[str, float], seconds: float) -> None:
     folder, logged = Path(trainer.args.output_dir), read_jsonl(Path(trainer.args.output_dir) / "record/metrics.jsonl")
     write_whole(folder / EVALUATION, to_json(table) + "\n")
-    rows = [*_held_out_rows(table), *_training_rows(logged), *_run_rows(trainer, plan, trust, seconds)]  # type: ignore[arg-type]
+    rows = [*_held_out_rows(table), *best_row(trainer), *_training_rows(logged)]
+    rows += _run_rows(trainer, plan, trust, seconds)  # type: ignore[arg-type]
     rows.append(("curve", str(draw_personal(logged, table, folder / "curve.png", plan.title))))
     rows.append(("record", str(folder / "record")))
     if trainer.args.scorer is not None:

@@ -27,6 +27,7 @@ from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
 from rlft.resume.find import NothingToResume
 from rlft.tiny.stated import audit
+from rlft.trainers.health import HealthError
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_replay import read_rows, write_rows
 from rlft.trainers.trust import TrustCallback, TrustError
@@ -204,7 +205,7 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         ) from interrupt
     except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
-    except (TrustError, ValueError, FloatingPointError) as error:
+    except (HealthError, TrustError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error
 
 

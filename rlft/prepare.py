@@ -26,10 +26,13 @@ from rlft.record.folder import claim_output_dir
 from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.rewards import check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made, refuse_same_names
+from rlft.set_aside import set_aside
 from rlft.tiny import tasks
 from rlft.tiny.skeleton import skeleton
 
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
+DEV = "greedy_accuracy"
+"""Metric of the dev rows."""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Plan:
     peft_config: Any
     reward_funcs: list[Callable[..., Any]]
     train_rows: Dataset
+    dev_rows: Dataset | None
     held_out: Dataset
     metric: Callable[..., Any]
     configuration: dict[str, Any]
@@ -56,6 +60,7 @@ class PromptInputs:
     reward_funcs: list[Any]
     metric: Any
     train_rows: Any
+    dev_rows: Any
     held_out: Any
     tokenizer: Any
     config: Any
@@ -117,11 +122,12 @@ def inspect_prompts(
     splits = checks.of("data", _rows, recipe, data)
     for scorer in (*rewards, metric):
         checks.of("columns", lambda fn, rows: check_columns([fn], rows.column_names), scorer, splits[0])
-    table = checks.of("batch", lambda rows, args: check_batch(args, len(rows), args.world_size), splits[0], training)
+    kept = checks.of("dev rows", lambda rows: set_aside(rows, recipe, training, lambda: [DEV]), splits[0])
+    table = checks.of("batch", lambda rows, args: check_batch(args, len(rows), args.world_size), kept[0], training)
     tokenizer, config, peft_config = inspect_model(model, training, checks)
     checks.of("prompts", partial(check_room, training), splits[0], tokenizer, config)
     checks.of("prompts", partial(check_room, training), splits[1], tokenizer, config)
-    return PromptInputs(rewards, metric, splits[0], splits[1], tokenizer, config, peft_config, table)
+    return PromptInputs(rewards, metric, kept[0], kept[1], splits[1], tokenizer, config, peft_config, table)
 
 
 def inspect_rewards(specs: Sequence[str], checks: Checks) -> list[Any]:
@@ -182,6 +188,7 @@ def _prepare(
         peft_config=found.peft_config,
         reward_funcs=found.reward_funcs,
         train_rows=found.train_rows,
+        dev_rows=found.dev_rows,
         held_out=found.held_out,
         metric=checked(found.metric, timeout=training.reward_timeout),
         configuration={

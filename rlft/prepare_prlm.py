@@ -14,7 +14,7 @@ from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import PersonalArguments
 from rlft.checks import MISSING, Checks, refusals
-from rlft.credit import load_credit
+from rlft.credit import load_credit, needs
 from rlft.data.personal import (
     PersonalRows,
 )
@@ -35,6 +35,7 @@ from rlft.prepare_scorer import ScorerPlan, plan_scorer
 from rlft.record.summary import summary_table
 from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.retrieval.profiles import profile_chooser
+from rlft.set_aside import set_aside
 from rlft.tiny import tasks
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
 
@@ -54,6 +55,9 @@ class PersonalPlan:
     reward_funcs: list[Any] | None
     """Beside the reward model's; None for PrLM's own."""
     train_rows: Dataset
+    dev_rows: Dataset | None
+    dev: list[Row]
+    """What `dev_rows` were made of."""
     held_out: list[Row]
     settings: list[Setting]
     measure: Measure
@@ -122,9 +126,11 @@ def _prepare(
         peft_config=found.peft_config,
         reward_funcs=found.reward_funcs,
         train_rows=found.train_rows,
+        dev_rows=found.dev_rows,
+        dev=found.dev,
         held_out=rows.held_out,
         settings=found.settings,
-        measure=_measure(rows, training.think_end),
+        measure=found.measure,
         scorer=scorer,
         arguments=recipe,
         configuration={
@@ -148,6 +154,10 @@ class PersonalInputs:
     """The rewards of the run that are there already: `reward_funcs`, or PrLM's own without the reward model's."""
     rows: Any
     train_rows: Any
+    dev_rows: Any
+    dev: Any
+    """What `dev_rows` were made of."""
+    measure: Any
     scorer: Any
     settings: Any
     tokenizer: Any
@@ -186,9 +196,34 @@ def inspect_personal(
     checks.of("prompts", partial(check_room, training), train_rows, tokenizer, config)
     scorer = checks.of("reward model", _scorer, recipe, model, training, shown, tokenizer)
     settings = checks.of("evaluation", _settings, recipe, shown)
-    table = checks.of("batch", _tables, training, shown, settings, scorer)
-    rows = MISSING if shown is MISSING else shown.rows
-    return PersonalInputs(rewards, scored, rows, train_rows, scorer, settings, tokenizer, config, peft_config, table)
+    kept = checks.of("dev rows", _without_dev, recipe, training, shown)
+    table = checks.of("batch", _tables, training, shown, kept[0], settings, scorer)
+    return PersonalInputs(
+        reward_funcs=rewards,
+        scored=scored,
+        rows=MISSING if shown is MISSING else shown.rows,
+        train_rows=kept[0],
+        dev_rows=kept[1],
+        dev=kept[2],
+        measure=kept[3],
+        scorer=scorer,
+        settings=settings,
+        tokenizer=tokenizer,
+        config=config,
+        peft_config=peft_config,
+        table=table,
+    )
+
+
+def _without_dev(
+    recipe: PersonalArguments, training: Any, shown: Shown
+) -> tuple[Dataset, Dataset | None, list[Row], Measure]:
+    """The training rows without the dev rows; those; what they were made of; and what measures them."""
+    rows = shown.rows
+    measure = _measure(rows, training.think_end)
+    measured = lambda: list(measure([""], rows.train[:1]))  # noqa: E731
+    train_rows, dev_rows, places = set_aside(shown.train_rows, recipe, training, measured)
+    return train_rows, dev_rows, [rows.train[place] for place in places], measure
 
 
 def _scorer(
@@ -202,8 +237,10 @@ def _settings(recipe: PersonalArguments, shown: Shown) -> list[Setting]:
     return evaluation_settings(recipe, shown.rows.held_out, shown.choosers, shown.prompt)
 
 
-def _tables(training: Any, shown: Shown, settings: Sequence[Setting], scorer: ScorerPlan | None) -> str:
-    batch = check_batch(training, len(shown.train_rows), training.world_size)
+def _tables(
+    training: Any, shown: Shown, train_rows: Dataset, settings: Sequence[Setting], scorer: ScorerPlan | None
+) -> str:
+    batch = check_batch(training, len(train_rows), training.world_size)
     return f"{_table(shown.rows, shown.counts, settings, scorer)}\n{batch}"
 
 

@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
     {"assets", "stream"},
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate", "resume"},
-    {"credit", "em", "reward_models", "replay", "pair_folder"},
+    {"credit", "em", "reward_models", "replay", "pair_folder", "health"},
     {"trainers"},
     {"pair"},
     {
@@ -56,6 +56,7 @@ LAYERS: list[set[str]] = [
         "prepare_scorer",
         "prepare_search",
         "prepare_stoc",
+        "set_aside",
         "finish",
         "finish_em",
         "finish_lists",

@@ -30,13 +30,7 @@ Rollouts = dict[str, Any]
 _SEAMS: Mapping[str, tuple[str, ...]] = {
     "_generate_single_turn": (),
     "_generate_and_score_completions": ("inputs",),
-    "_get_per_token_logps_and_entropies": (
-        "model",
-        "input_ids",
-        "attention_mask",
-        "logits_to_keep",
-        "compute_entropy",
-    ),
+    "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy"),
     "_compute_loss": ("model", "inputs"),
 }
 
@@ -147,6 +141,14 @@ def advantages_of(trainer: Any, rows: int) -> Tensor:
 def prompts_of(trainer: Any, rows: int) -> list[Any]:
     """Prompts (N) of the batch just generated over all processes, as TRL shows them to rewards."""
     return list(trainer._logs["prompt"])[-rows:]
+
+
+def last_batch(trainer: Any) -> list[dict[str, Any]]:
+    """The rows generated last, over all processes: prompt, completion, rewards by function, advantage."""
+    logs = trainer._logs
+    rewards = (dict(zip(logs["rewards"], row, strict=True)) for row in zip(*logs["rewards"].values(), strict=True))
+    rows = zip(logs["prompt"], logs["completion"], rewards, logs["advantages"], strict=True)
+    return [dict(zip(("prompt", "completion", "rewards", "advantage"), row, strict=True)) for row in rows]
 
 
 def pad_and_stop_ids(trainer: Any) -> tuple[int, set[int]]:

@@ -90,6 +90,12 @@ class ByProfiles(TrainerCallback):
         first = {f"held_out/{when}_{name}": measured.value for name, measured in self.results[when][0].items()}
         self.trainer.log(first)
 
+    def values(self) -> dict[str, float]:
+        """Metrics of the first setting now and the number of `rows`, neither kept nor logged."""
+        said = self._completions(self.settings[0].prompts)
+        metrics = {name: measured.value for name, measured in self.measure(said, self.rows).items()}
+        return metrics | {"rows": len(self.rows)}
+
     def table(self) -> list[dict[str, Any]]:
         """For each setting its metrics before and after with intervals, and the paired change; JSON-able."""
         return [

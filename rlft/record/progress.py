@@ -37,10 +37,11 @@ class ShortProgress(ProgressCallback):
         logs = logs or {}
         if not state.is_world_process_zero or self.training_bar is None:
             return
-        accuracy = {name: value for name, value in logs.items() if name.startswith("accuracy/")}
-        if accuracy:
-            shown = ", ".join(f"{name.removeprefix('accuracy/')} {value:.3f}" for name, value in accuracy.items())
-            self.training_bar.write(f"held-out accuracy {shown.replace('_', ' ')}")
+        for prefix, title in (("accuracy/", "held-out accuracy"), ("eval_", f"step {state.global_step}  dev")):
+            measured = {name: value for name, value in logs.items() if name.startswith(prefix) and name != "eval_rows"}
+            shown = ", ".join(f"{name.removeprefix(prefix)} {value:.3f}" for name, value in measured.items())
+            if shown:
+                self.training_bar.write(f"{title} {shown.replace('_', ' ')}")
         if "reward" not in logs:
             return
         self.training_bar.set_postfix(reward=f"{logs['reward']:.3f}")

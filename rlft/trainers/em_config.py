@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from trl import SFTConfig
 
 from rlft.em.options import EMOptions
+from rlft.health.options import HealthOptions
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -16,7 +17,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 @dataclass
-class EMConfig(EMOptions, SFTConfig):
+class EMConfig(EMOptions, HealthOptions, SFTConfig):
     """What every EM method is configured by.
 
     `num_train_epochs`, `learning_rate`, `per_device_train_batch_size` and the like are those of one M-step; each starts
@@ -38,6 +39,7 @@ class EMConfig(EMOptions, SFTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_em()
+        self.check_health_options()
         if self.max_length is not None:
             raise ValueError(
                 f"max_length={self.max_length} would cut rows, and the answer stands at their end; leave it None and "

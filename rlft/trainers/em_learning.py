@@ -23,6 +23,7 @@ from rlft.record.progress import ShortProgress
 from rlft.resume.find import holds_run
 from rlft.rollouts.demonstration import demonstration
 from rlft.trainers.em_config import FREE_TO_CHANGE
+from rlft.trainers.health import HealthCallback
 from rlft.trainers.rolls import Rolls
 from rlft.trainers.round_models import RoundModels
 from rlft.trainers.trust import TrustCallback
@@ -107,13 +108,15 @@ class Learning:
         args.output_dir, args.num_train_epochs, args.seed = str(scratch), epochs, self.args.seed + current.number
         args.push_to_hub = False
         trust, role = TrustCallback(), {"role": self.role} if self.role else {}
-        record = RecordCallback(current.folder.parent, {"round": current.number, **role})
+        place = {"round": current.number, **role}
+        record = RecordCallback(current.folder.parent, place)
+        health = HealthCallback(None, args.on_alarm, current.folder.parent, place)
         trainer = WeightedSFTTrainer(
             model=model,
             args=args,
             train_dataset=read_rows(self.rows_file(current)),
             processing_class=self.rolls.tokenizer,
-            callbacks=[trust, record, *self.callbacks],
+            callbacks=[trust, health, record, *self.callbacks],
         )
         trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:

@@ -15,7 +15,7 @@ moment in which TRL's loss reads `advantages`, which it does after that forward.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,11 +33,13 @@ from rlft.credit.group import Credit, needs
 from rlft.credit.options import CreditOptions
 from rlft.credit.shear import shear
 from rlft.credit.weigh import credit_metrics, groups_to_weigh, weigh
+from rlft.health.options import HealthOptions
 from rlft.record.folder import record_dir
 from rlft.record.rollouts import RolloutLog
 from rlft.resume.trainer import Resumable
 from rlft.rewards import checked, refuse_unscored_groups
 from rlft.rewards.loading import refuse_same_names
+from rlft.trainers.health import HealthCallback
 from rlft.trainers.late_advantages import ORDER, GenerationBatch, LateAdvantages
 from rlft.trainers.rollout_rows import rollout_rows
 from rlft.trainers.states import PolicyStates, refuse_states
@@ -46,8 +48,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class SHEARConfig(CreditOptions, GRPOConfig):
-    """`trl.GRPOConfig` plus the options of token credit; defaults are the paper's where it states them.
+class SHEARConfig(CreditOptions, HealthOptions, GRPOConfig):
+    """`trl.GRPOConfig` plus the options of token credit and health; defaults are the paper's where it states them.
 
     Raises:
         ValueError: on options that cannot work together, before any model is loaded.
@@ -59,6 +61,7 @@ class SHEARConfig(CreditOptions, GRPOConfig):
 
     def __post_init__(self) -> None:
         self.check_credit_options()
+        self.check_health_options()
         try:
             super().__post_init__()
         except ValueError as error:
@@ -90,9 +93,12 @@ class SHEARTrainer(Resumable, compat.AnnotatingGRPOTrainer):
         ValueError: if a subclass replaces the loss.
         rlft.rewards.RewardError: during training, if a reward function breaks its contract.
         rlft.credit.CreditError: during training, if the credit function breaks its contract.
+        rlft.trainers.health.HealthError: during training, if weights are no longer finite, or by `on_alarm="stop"`.
     """
 
     args: Any  # a SHEARConfig; transformers types it as its own base class
+    task_metrics: Callable[[], Mapping[str, float]] | None = None
+    """What `evaluate` measures, on every process; None leaves it TRL's evaluation, which is of the rewards."""
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: SHEARConfig | None = None, **kwargs: Any):
         compat.refuse_own_loss(type(self))
@@ -103,6 +109,7 @@ class SHEARTrainer(Resumable, compat.AnnotatingGRPOTrainer):
         self.states: PolicyStates | None = None
         if "hidden" in self.credit_needs:
             self.states = PolicyStates(self, args.hidden, args.states)
+        self.add_callback(HealthCallback(self, args.on_alarm))
         self._waiting: GenerationBatch | None = None
         self._one_span_told = self.args.credit != "shear"
         self.rollout_log: RolloutLog | None = None
@@ -142,6 +149,18 @@ class SHEARTrainer(Resumable, compat.AnnotatingGRPOTrainer):
             return batch.rollouts["advantages"][order_B]
 
         return LateAdvantages(inputs, advantages)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of the task if `task_metrics` is set and no rows are given, else TRL's; training is not disturbed."""
+        if self.task_metrics is None or eval_dataset is not None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.task_metrics().items()}
+        self.model.eval()  # or TRL would log averages of training here; the next step begins with model.train()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def generation_stage(self) -> AbstractContextManager[Any]:
         """States of this batch may be tapped while it is sampled and scored."""

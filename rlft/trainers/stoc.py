@@ -26,12 +26,14 @@ from trl import SFTConfig, SFTTrainer
 
 from rlft.em.options import option
 from rlft.evaluate.facts import fact_recall, generated_recall
+from rlft.health.options import HealthOptions
 from rlft.replay.anchor import Anchor, fisher_diagonal
 from rlft.resume.identity import FREE_TO_CHANGE
 from rlft.resume.termination import says_on_termination
 from rlft.resume.trainer import Resumable
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
+from rlft.trainers.health import HealthCallback
 from rlft.trainers.samplers import Samplers
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_probes import ProbeCallback
@@ -43,7 +45,7 @@ ProbeRows = Sequence[Mapping[str, Any]]
 
 
 @dataclass
-class STOCConfig(STOCOptions, SFTConfig):
+class STOCConfig(STOCOptions, HealthOptions, SFTConfig):
     """`SFTConfig` with STOC's options. `max_length` is the length of a block of the stream.
 
     Raises:
@@ -56,6 +58,7 @@ class STOCConfig(STOCOptions, SFTConfig):
 
     def __post_init__(self) -> None:
         self.check_stoc()
+        self.check_health_options()
         if self.max_length is None or self.max_length < 2:
             raise ValueError(f"max_length={self.max_length} is the length of a block and must be at least 2.")
         if self.probe_steps < 0:
@@ -124,6 +127,7 @@ class STOCTrainer(Resumable, SFTTrainer):
             **kwargs,
         )
         freeze(self.model, args.freeze_layers)
+        self.add_callback(HealthCallback(on_alarm=args.on_alarm))
         if self.probes:
             self.add_callback(ProbeCallback(self, args.probe_steps))
 

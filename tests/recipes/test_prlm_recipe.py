@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -28,6 +29,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
+    flags += ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "true"]
     finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
@@ -54,6 +56,17 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
         assert line in text
     for name in ("own", "generic", "other", "content f1", "parseable"):
         assert f"held-out {name}, recency, k=3" in text
+
+
+def test_the_best_checkpoint_by_dev_rows_is_given_out(smoke: tuple[Path, str]) -> None:
+    folder, text = smoke
+    best = json.loads((folder / "best.json").read_text())
+    dev = {row["step"]: row["eval_own"] for row in read_jsonl(folder / "record/metrics.jsonl") if "eval_own" in row}
+    assert dev.keys() == {2, 4}
+    assert (best["step"], best["value"]) == max(dev.items(), key=lambda pair: (pair[1], -pair[0]))
+    given, kept = (load_file(path / "adapter_model.safetensors") for path in (folder, folder / best["checkpoint"]))
+    assert all(torch.equal(given[name], kept[name]) for name in kept)
+    assert f"the best's (step {best['step']})" in text
 
 
 def test_evaluation_stands_in_the_folder_by_items_shown(smoke: tuple[Path, str]) -> None:

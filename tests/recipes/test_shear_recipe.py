@@ -22,7 +22,8 @@ shear = functools.partial(scripts.run, RECIPE)
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder))
+    flags = ["--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "best", "--save_total_limit", "1"]
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -39,6 +40,18 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     for line in ("held-out accuracy, sampled", "held-out accuracy, greedy", "distance from start", "adapter"):
         assert line in text
+
+
+def test_the_best_checkpoint_by_dev_rows_is_kept(smoke: tuple[Path, str]) -> None:
+    folder, text = smoke
+    best = json.loads((folder / "best.json").read_text())
+    logged = [json.loads(line) for line in (folder / "record/metrics.jsonl").read_text().splitlines()]
+    dev = {row["step"]: row["eval_greedy_accuracy"] for row in logged if "eval_greedy_accuracy" in row}
+    assert dev.keys() == {2, 4, 5}  # and after the last step
+    assert (best["step"], best["value"]) == max(dev.items(), key=lambda pair: (pair[1], -pair[0]))
+    assert [path.name for path in folder.glob("checkpoint-*")] == [best["checkpoint"]] == [f"checkpoint-{best['step']}"]
+    assert f"best by dev greedy_accuracy  {best['value']:.3f} at step {best['step']}, kept in" in text
+    assert not (folder / "record/alarms.jsonl").exists()
 
 
 def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
@@ -92,6 +105,12 @@ BAD_INPUT = {
     "resuming from a folder without checkpoints": (["--resume_from_checkpoint", "{tmp}"], "holds no checkpoint"),
     "unknown key": (["--config", "{tmp}/bad.yaml"], "did you mean 'num_generations'"),
     "adapter target that matches nothing": (["--lora_target_modules", "query"], "'query' matches no module"),
+    "dev rows that leave none to train on": (["--eval_strategy", "steps", "--dev_rows", "0"], "--dev_rows 0"),
+    "dev metric that is not measured": (
+        ["--eval_strategy", "steps", "--metric_for_best_model", "reward"],
+        "choose of greedy_accuracy",
+    ),
+    "action on an alarm that there is not": (["--on_alarm", "halt"], "none of warn, stop"),
     "credit that does not resolve": (["--credit", "sheer"], "shear"),
     "metric that does not resolve": (["--eval_metric", "accurracy"], "answer_match"),
 }

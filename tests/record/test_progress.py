@@ -42,5 +42,10 @@ def test_accuracy_is_always_shown() -> None:
     assert bar.lines == ["held-out accuracy before sampled 0.500, before greedy 0.250"]
 
 
+def test_dev_metrics_are_always_shown() -> None:
+    bar = logged({"loss": 0.1}, {"eval_greedy_accuracy": 0.5, "eval_other": 0.25, "eval_rows": 16})
+    assert bar.lines == ["step 2  dev greedy accuracy 0.500, other 0.250"]
+
+
 def test_other_processes_are_silent() -> None:
     assert not logged({"reward": 1.0}, main=False).lines

@@ -71,6 +71,7 @@ def trainer_of(name: str, model: str, output: str, processes: int) -> Saving:
             "save_strategy": "no",
             "disable_tqdm": True,
             "logging_steps": 1,
+            "on_alarm": "stop",  # which has processes agree on every log
             "max_steps": 1,
             "per_device_train_batch_size": ROWS // processes,
             "num_generations": 4,

@@ -23,6 +23,7 @@ from rlft.rollouts.trajectory import FinishReason
 from rlft.tiny.searcher import demonstrations
 from rlft.trainers.exsearch_learning import SearchLearning
 from rlft.trainers.exsearch_steps import SearchSteps
+from rlft.trainers.health import HealthError
 from rlft.trainers.round_models import RoundModels
 from tests.trainers.search_runs import TASK, config, trainer
 
@@ -269,6 +270,14 @@ def test_demonstrations_are_learnt_before_round_one(tmp_path: Path) -> None:
     warmed.train()
     assert (tmp_path / "round-0/adapter_model.safetensors").is_file()
     assert any("loss" in line for line in read_jsonl(tmp_path / "record/metrics.jsonl"))
+
+
+def test_weights_that_are_not_finite_end_a_run_and_the_alarm_names_the_round(tmp_path: Path) -> None:
+    shown = Dataset.from_list([{"messages": messages} for messages in demonstrations(16, 5)])
+    with pytest.raises(HealthError, match="step 1, non_finite: .* trainable weights are not finite"):
+        trainer(tmp_path, warm_up_dataset=shown, num_rounds=0, learning_rate=1e39).train()
+    (alarm,) = read_jsonl(tmp_path / "record/alarms.jsonl")
+    assert (alarm["round"], alarm["step"], alarm["rule"]) == (0, 1, "non_finite")
 
 
 def test_all_parameters_can_be_trained(tmp_path: Path) -> None:

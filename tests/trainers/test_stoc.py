@@ -23,6 +23,7 @@ from rlft.tiny.model import tiny_model
 from rlft.tiny.word_tokenizer import word_tokenizer
 from rlft.tiny.words import BIOGRAPHY_WORDS
 from rlft.trainers import stoc_replay
+from rlft.trainers.health import HealthError
 from rlft.trainers.stoc import STOCConfig, STOCTrainer, freeze
 from rlft.trainers.stoc_replay import read_rows
 from rlft.trainers.stoc_samples import samples_of
@@ -58,6 +59,12 @@ def config(folder: Path, **changes: Any) -> STOCConfig:
 
 def trainer(theta_0: Path, folder: Path, *, old: Any = (), **changes: Any) -> STOCTrainer:
     return STOCTrainer(str(theta_0), config(folder, **changes), NEW, old)
+
+
+def test_weights_that_are_not_finite_end_a_run(theta_0: Path, tmp_path: Path) -> None:
+    with pytest.raises(HealthError, match="step 1, non_finite: .* trainable weights are not finite"):
+        trainer(theta_0, tmp_path, alpha=1.0, replay="none", learning_rate=1e39).train()
+    assert (tmp_path / "record/alarms.jsonl").is_file()
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
