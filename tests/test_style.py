@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate"},
     {"credit", "em", "reward_models", "replay", "pair_folder"},
-    {"trainers"},
+    {"trainers", "report"},
     {"pair"},
     {
         "arguments",
