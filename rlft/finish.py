@@ -19,6 +19,7 @@ from rlft.record.folder import save_config
 from rlft.record.jsonl import read_jsonl
 from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
+from rlft.report.write import report_line
 from rlft.rewards import RewardError
 from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 
@@ -55,7 +56,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     if args.should_save:
         rows = [*_accuracy_rows(accuracy.results), *_run_rows(trainer, plan, trust.report, seconds)]
         curve = _curve(folder, accuracy.results, plan.title)
-        rows += [("curve", str(curve)), ("record", str(folder / "record"))]
+        rows += [("curve", str(curve)), ("record", str(folder / "record")), report_line(folder)]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
         print(f"\n{summary_table(rows)}\n\nLoad it:\n{load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
         if plan.smoke:

@@ -51,7 +51,7 @@ class RolloutRow:
     """A letter per completion token: `t` trained on, `e` the environment's, `m` masked: the model's own, left out of
     the loss. Empty in records that do not say."""
     reward_seconds: dict[str, float] = field(default_factory=dict)
-    """How long each reward function took over the batch with this completion; functions that are not timed are absent."""
+    """How long each reward function took over the batch with this completion; reward models are not timed."""
 
     def __post_init__(self) -> None:
         if self.roles and len(self.roles) != len(self.token_ids):

@@ -14,7 +14,7 @@ from rlft.report.run import Run
 Lines = dict[str, list[tuple[float, float]]]
 """Name of a line -> its points."""
 FIRST = (
-    r"reward", r"rewards by function", r"held-out .*", r"dev (em|f1|cover|recall@1|retrieval_recall)",
+    r"reward", r"rewards by function", r"held-out.*", r"dev (em|f1|cover|recall@1|retrieval_recall)",
     r"recall of .*", r"loss", r"entropy", r"completions/mean_length", r"completions/clipped_ratio", r"kl", r"grad_norm",
     r"frac_reward_zero_std", r"ess_ratio", r"questions kept", r"mean_token_accuracy", r"drift/accuracy",
 )  # fmt: skip
@@ -29,8 +29,9 @@ CALLED = {
     "ess_ratio": "effective sample size / samples",
 }
 MOST = 120
+BY_FUNCTION = "rewards by function"
 _PLACE = {"step", "epoch", "time", "round", "role"}
-_HELD_OUT = re.compile(r"(?:accuracy|held_out)/[a-z]+_(.+)")
+_HELD_OUT = re.compile(r"(accuracy|held_out)/[a-z]+_(.+)")
 _BY_FUNCTION = re.compile(r"rewards/(.+)/mean")
 _PROBE = re.compile(r"probe/([^/]+)/(.+)")
 
@@ -46,6 +47,7 @@ def curves_section(run: Run) -> str:
         title: chart(CALLED.get(title, title), lines, across="round") for title, lines in islice(rounds.items(), MOST)
     }
     wanted = [title for pattern in FIRST for title in drawn if re.fullmatch(pattern, title)]
+    wanted = [title for title in wanted if title != BY_FUNCTION or len(steps[title]) > 1]  # one is the mean reward
     others = [title for title in drawn if title not in wanted]
     more = details(f"{len(others)} more curves", _grid(drawn[title] for title in others)) if others else ""
     return section("Curves", _grid(drawn[title] for title in wanted), more)
@@ -78,9 +80,9 @@ def _over_steps(run: Run) -> dict[str, Lines]:
 def _placed(name: str, recall: Any) -> tuple[str, str]:
     """Title and line of a metric."""
     if match := _HELD_OUT.fullmatch(name):
-        return f"held-out {match[1].replace('_', ' ')}", ""
+        return "held-out accuracy" if match[1] == "accuracy" else "held-out metrics", match[2].replace("_", " ")
     if match := _BY_FUNCTION.fullmatch(name):
-        return "rewards by function", match[1]
+        return BY_FUNCTION, match[1]
     if (match := _PROBE.fullmatch(name)) and match[2] == (recall or match[2]):
         return f"recall of {match[1]} facts ({match[2]})", ""
     return name, ""

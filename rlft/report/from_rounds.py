@@ -31,17 +31,18 @@ class Shard(NamedTuple):
 
 
 def shard_sizes(rounds: Mapping[int, Path]) -> dict[Shard, StepSize]:
-    """What each shard of each round holds, in order, without parsing it.
+    """What each shard of each round holds, those of the E-step first, without parsing it.
 
     Raises:
         ValueError: if one is damaged.
     """
-    found = {}
-    for number, folder in rounds.items():
-        for path in sorted(folder.glob("*.jsonl.gz")):
-            if match := _SHARD.fullmatch(path.name):
-                found[Shard(number, match[1], path)] = gzip_size(path)
-    return found
+    shards = [
+        Shard(number, match[1], path)
+        for number, folder in rounds.items()
+        for path in sorted(folder.glob("*.jsonl.gz"))
+        if (match := _SHARD.fullmatch(path.name))
+    ]
+    return {shard: gzip_size(shard.path) for shard in sorted(shards, key=lambda shard: shard.name not in SAMPLED)}
 
 
 def shard_groups(shard: Shard, read: Reader) -> Iterator[ItemGroup]:

@@ -9,7 +9,7 @@ from rlft.credit.diagnose.run import DEFAULT_THRESHOLD, DEFAULT_WINDOW, NothingR
 from rlft.record.folder import RECORD_NAME
 from rlft.record.groups import StepSize, iter_groups, step_sizes
 from rlft.record.rollouts import RolloutRow
-from rlft.record.token_texts import Reader, find_tokenizer, ids_as_texts, token_reader
+from rlft.record.token_texts import find_tokenizer, ids_as_texts, token_reader
 from rlft.report.choose import Limits, evenly
 from rlft.report.from_record import held_out_groups, item_group
 from rlft.report.from_replay import ReplayFile, replay_groups, replay_sizes

@@ -43,6 +43,7 @@ class Packed:
         self._where: dict[str, int] = {}
         self._groups: list[list[Any]] = []
         self._weights: list[np.ndarray] = []
+        self._roles: set[str] = set()
 
     def add(self, groups: Iterable[ItemGroup]) -> None:
         """Take groups in, in the order in which the page lists them."""
@@ -69,7 +70,9 @@ class Packed:
         )
         texts = [*notes, f"{self.left_out} more rollouts are left out." if self.left_out else ""]
         legend = "".join(
-            f'<span class="{role.replace(" ", "-")}">{escaped(text)}</span>' for role, text in _ROLES.items()
+            f'<span class="{role.replace(" ", "-")}">{escaped(text)}</span>'
+            for role, text in _ROLES.items()
+            if role in self._roles
         )
         return section(
             "Rollouts",
@@ -95,6 +98,7 @@ class Packed:
         return [self._part(part) for part in shortened(parts)]
 
     def _part(self, part: Part) -> list[Any]:
+        self._roles.add(part.role)
         coded = [list(_ROLES).index(part.role), part.label, list(part.texts)]
         if part.weights is None:
             return coded

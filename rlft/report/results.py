@@ -10,6 +10,7 @@ from rlft.record.page import paragraph, section, table
 from rlft.report.run import Run
 
 _ACCURACY = re.compile(r"accuracy/(before|after)_(.+)")
+_OF_ANSWERS = re.compile(r"(greedy|sampled)_(em|f1|cover|.*recall.*)")
 Row = list[str]
 
 
@@ -67,7 +68,7 @@ def _of_rounds(run: Run) -> list[Row]:
     for number, folder in run.rounds.items():
         for path in sorted(folder.glob("test-*.json")):
             for name, value in read_json(path).items():
-                if name.startswith("greedy_") or name == "sampled_em":
+                if _OF_ANSWERS.fullmatch(name):
                     found.setdefault(name.replace("_", " "), {})[number] = value
     return [
         _row(f"{name} (round {max(of)})" if max(of) else name, of.get(0), of[max(of)] if max(of) else None)

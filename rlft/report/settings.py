@@ -1,5 +1,6 @@
 """What a run was: its settings in short, its batch table, its alarms, its whole configuration."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 from rlft.record.batch_table import batch_rows
@@ -37,7 +38,7 @@ def summary_section(run: Run) -> str:
     """Settings in short, and how long the run has been."""
     settings = run.settings
     rows = [("folder", str(run.folder.resolve()))]
-    rows += [(label, str(settings[name])) for name, label in _IN_SHORT.items() if settings.get(name) is not None]
+    rows += _named(run, _IN_SHORT)
     if settings.get("credit") == "shear":
         rows.append(
             ("SHEAR's settings", ", ".join(f"{name} {settings[name]}" for name in _OF_SHEAR if name in settings))
@@ -65,7 +66,7 @@ def batch_section(run: Run) -> str:
     """How much the run takes at once."""
     settings = run.settings
     if run.rounds or not all(isinstance(settings.get(name), int | float) for name in _OF_GRPO):
-        rows = [(label, str(settings[name])) for name, label in _OF_OTHERS.items() if settings.get(name) is not None]
+        rows = _named(run, _OF_OTHERS)
         return section("Batch table", table(rows)) if rows else ""
     processes = max(len(list((run.folder / RECORD_NAME).glob(ROLLOUTS))), 1)
     return section("Batch table", table(batch_rows(SimpleNamespace(**settings), processes)))
@@ -78,3 +79,13 @@ def configuration_section(run: Run) -> str:
         return ""
     text = path.read_text(encoding="utf-8")
     return section("Configuration", details(CONFIG_NAME, f'<pre class="config">{escaped(text)}</pre>'))
+
+
+def _named(run: Run, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Settings by their labels, those that are set."""
+    values = ((label, run.settings.get(name)) for name, label in labels.items())
+    return [
+        (label, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for label, value in values
+        if value is not None
+    ]

@@ -41,7 +41,7 @@
       by('found').textContent = `searched ${number + 1} of ${blocks.length} parts`;
     }
     hits = matching;
-    return list(`found in ${rollouts} rollouts; in ${matching.size} groups with the prompts`);
+    return list(`${rollouts} rollouts hold it`);
   }
 
   // The list of groups.
@@ -58,7 +58,7 @@
     listed = 0;
     more();
     const rollouts = shown.reduce((sum, place) => sum + index.groups[place][3], 0);
-    by('found').textContent = `${said ? said + '; ' : ''}${shown.length} groups with ${rollouts} rollouts are listed`;
+    by('found').textContent = `${said ? said + '; ' : ''}${shown.length} groups${said ? ', prompts included,' : ''} with ${rollouts} rollouts are listed`;
     if (shown.length) show(shown.includes(current) ? current : shown[0]);
     else by('shown').replaceChildren(make('p', 'missing', 'Nothing matches.'));
   }
@@ -68,7 +68,7 @@
       const row = make('button', '', `${index.where[where]}, ${name}`);
       row.type = 'button';
       row.dataset.place = place;
-      row.append(make('span', '', (scored ? `${right} of ${scored} right` : `${items} rollout${items > 1 ? 's' : ''}`)));
+      row.append(make('span', '', (scored ? `${right} of ${scored} correct` : `${items} rollout${items > 1 ? 's' : ''}`)));
       row.append(make('span', '', snippet.replace(/\s+/g, ' ')));
       row.onclick = () => show(place);
       by('list').append(row);

@@ -19,7 +19,7 @@ def weights_section(figures: WeightFigures) -> str:
     rows: list[tuple[str, str]] = [
         ("rollouts", f"{counts['rollouts']} in {counts['groups']} groups of {counts['steps']} steps"),
         ("groups with both outcomes", f"{counts['mixed_groups']} of {counts['groups']}"),
-        ("tokens", f"{counts['tokens']}, and {counts['untrained_tokens']} of weight 0"),
+        ("tokens", f"{counts['tokens']}, and {counts['untrained_tokens']} not trained on"),
     ]
     if counts["unscored"]:
         rows.append(("rollouts without a reward", str(counts["unscored"])))
