@@ -68,7 +68,9 @@ def plain(role: str, text: str, label: str = "") -> Part:
 
 def shortened(parts: Sequence[Part]) -> list[Part]:
     """The parts without the middle of what is too long for a page."""
-    parts = [Part(part.role, part.label, [_cut(text) for text in part.texts], part.weights) for part in parts]
+    parts = [
+        Part(part.role, part.label, [_cut(text) for text in part.texts], part.weights) for part in parts if part.texts
+    ]
     surplus = sum(len(part.texts) for part in parts) - MOST_TOKENS
     if surplus <= 0:
         return parts
@@ -109,4 +111,4 @@ def _between(parts: Sequence[Part], low: int, high: int) -> list[Part]:
 
 def _cut(text: str) -> str:
     surplus = len(text) - MOST_CHARACTERS
-    return text if surplus <= 0 else f"{text[:150]} … {surplus} characters left out … {text[-50:]}"
+    return text if surplus <= 0 else f"{text[:150]} … {surplus:,} characters left out … {text[-50:]}"

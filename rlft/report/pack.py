@@ -119,7 +119,7 @@ class Packed:
 
 
 def _compressed(text: str) -> str:
-    return b64encode(gzip.compress(text.encode("ascii"), mtime=0)).decode("ascii")
+    return b64encode(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0)).decode("ascii")
 
 
 def _snippet(group: ItemGroup) -> str:
