@@ -18,7 +18,7 @@ class Limits(NamedTuple):
     """Most rollouts on the page."""
     shown: int = 64 << 20
     """Most bytes of recorded JSON whose rollouts are on the page: some four million tokens."""
-    read: int = 512 << 20
+    read: int = 128 << 20
     """Most bytes of recorded JSON that figures are computed from."""
 
 

@@ -101,4 +101,4 @@ def _binned(values_N: np.ndarray) -> tuple[list[str], np.ndarray]:
     if len(different) <= MOST_VALUES:
         return [f"{value:.3g}" for value in different], np.searchsorted(different, values_N)
     edges = np.linspace(different[0], different[-1], BINS + 1)
-    return [f"{edge:.2g}…" for edge in edges[:-1]], np.clip(np.searchsorted(edges, values_N, "right") - 1, 0, BINS - 1)
+    return [f"{edge:.2g}–" for edge in edges[:-1]], np.clip(np.searchsorted(edges, values_N, "right") - 1, 0, BINS - 1)

@@ -10,7 +10,9 @@ from rlft.record.svg import bars
 
 def credit_sections(figures: WeightFigures | None) -> list[str]:
     """Size and balance of the weights, and where the gradient went; nothing where nothing was recorded."""
-    return [] if figures is None else [weights_section(figures), position_section(figures)]
+    if figures is None:
+        return []
+    return [weights_section(figures), *([position_section(figures)] if figures.weighted else [])]
 
 
 def weights_section(figures: WeightFigures) -> str:
