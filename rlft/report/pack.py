@@ -40,6 +40,7 @@ class Packed:
         self._most = most
         self._blocks: list[str] = []
         self._open: list[str] = []
+        self._size = 0
         self._where: dict[str, int] = {}
         self._groups: list[list[Any]] = []
         self._weights: list[np.ndarray] = []
@@ -57,7 +58,8 @@ class Packed:
             counts = [len(group.items), sum(outcomes), len(outcomes)]
             self._groups.append([where, group.name, len(self._blocks), *counts, _snippet(group)])
             self._open.append(to_json(self._record(group)))
-            if sum(map(len, self._open)) > BLOCK:
+            self._size += len(self._open[-1])
+            if self._size > BLOCK:
                 self._close()
 
     def section(self, *notes: str) -> str:
@@ -85,7 +87,7 @@ class Packed:
     def _close(self) -> None:
         if self._open:
             self._blocks.append(_compressed(f"[{','.join(self._open)}]"))
-            self._open = []
+            self._open, self._size = [], 0
 
     def _record(self, group: ItemGroup) -> dict[str, Any]:
         items = [self._item(item) for item in group.items]

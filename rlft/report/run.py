@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlft.record.folder import RECORD_NAME
+from rlft.record.folder import CONFIG_NAME, RECORD_NAME
 from rlft.record.groups import read_settings
 from rlft.record.jsonl import read_jsonl
 from rlft.record.rollouts import ROLLOUTS
@@ -61,7 +61,7 @@ def find_run(path: str | os.PathLike[str]) -> Run:
         raise FileNotFoundError(f"no folder {str(folder)!r}; name a run's output_dir.")
     found = ((_ROUND.fullmatch(child.name), child) for child in folder.iterdir() if child.is_dir())
     rounds = {int(match[1]): child for match, child in found if match}
-    arms = {"": folder} if rounds or _is_arm(folder) else _children(folder)
+    arms = {"": folder} if rounds or _is_arm(folder) else _arms(folder)
     if not arms:
         raise FileNotFoundError(f"{str(folder)!r} holds no folder `{RECORD_NAME}`; name a run's output_dir.")
     metrics = {name: _rows(arm / RECORD_NAME / METRICS) for name, arm in arms.items()}
@@ -72,7 +72,10 @@ def _is_arm(folder: Path) -> bool:
     return (folder / RECORD_NAME).is_dir() or (folder / "replay").is_dir()
 
 
-def _children(folder: Path) -> dict[str, Path]:
+def _arms(folder: Path) -> dict[str, Path]:
+    """Of a run that compares arms; a folder without a configuration of its own just holds several runs."""
+    if not (folder / CONFIG_NAME).is_file():
+        return {}
     return {child.name: child for child in sorted(folder.iterdir()) if child.is_dir() and _is_arm(child)}
 
 

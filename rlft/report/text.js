@@ -13,25 +13,19 @@ const rolloutText = (() => {
 
   // What nobody sees, or what changes how other text is seen, is spelt out: U+202E.
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]/u;
+  const spelt = (kind, text) => Object.assign(make('span', kind), {textContent: text});
   function put(into, text) {
     let seen = '';
     const flush = () => { if (seen) into.append(seen); seen = ''; };
     for (const char of text) {
-      if (char === '\n') { flush(); into.append(tag('span', 'soft-end', '↵'), '\n'); }
+      if (char === '\n') { flush(); into.append(spelt('soft-end', '↵'), '\n'); }
       else if (char !== '\t' && HIDDEN.test(char)) {
         flush();
-        into.append(tag('span', 'code', 'U+' + char.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')));
+        into.append(spelt('code', 'U+' + char.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')));
       } else seen += char;
     }
     flush();
   }
-  function tag(name, kind, text) {
-    const made = document.createElement(name);
-    made.className = kind;
-    made.textContent = text;
-    return made;
-  }
-
 
   // Tokens of a rollout: coloured by weight, found text marked.
   function draw(into, parts, index, wanted) {

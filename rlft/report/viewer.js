@@ -152,6 +152,7 @@
     const token = event.target.closest('i');
     if (token) by('said').replaceChildren(make('span', '', `${token.title}: ${token.textContent}`));
   };
+  by('outcome').parentElement.hidden = !index.groups.some(group => group[5]);
   by('find').hidden = by('viewer').hidden = false;
   list();
 })().catch(error => {

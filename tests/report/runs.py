@@ -74,6 +74,7 @@ def write_rounds(folder: Path) -> Path:
 def write_arms(folder: Path) -> Path:
     """Two arms of STOC: one without replay, one whose filter took an item out."""
     (folder / "none" / "replay").mkdir(parents=True)
+    (folder / "config.yaml").write_text("recipe:\n  arms: [none, self]\n  recall: hfta\n")
     for arm in ("none", "self"):
         log = JsonLines(record_dir(folder / arm) / "metrics.jsonl")
         log.append({"step": 0, "probe/old/hfta": 0.75})
