@@ -23,6 +23,7 @@ _IN_SHORT = {
 _OF_SHEAR = ("window", "stride", "distance", "normalize", "mix", "correct_threshold", "exclude_answer")
 _OF_GRPO = ("generation_batch_size", "num_generations", "num_iterations", "per_device_train_batch_size",
             "gradient_accumulation_steps", "max_steps", "num_train_epochs")  # fmt: skip
+_OF_ALARM = ("round", "role", "step", "rule", "over", "value", "message")
 _OF_OTHERS = {
     "num_rounds": "rounds",
     "questions_per_round": "questions per round",
@@ -58,8 +59,10 @@ def summary_section(run: Run) -> str:
 def alarms_section(run: Run) -> str:
     """What the health monitor said, where it watched and said something."""
     alarms = run.lines(ALARMS)
-    rows = [[str(alarm.get(name, "")) for name in ("step", "rule", "value", "message")] for alarm in alarms]
-    return section(f"Alarms ({len(alarms)})", table(rows, ["step", "rule", "value", "message"])) if alarms else ""
+    names = [name for name in _OF_ALARM if any(name in alarm for alarm in alarms)]
+    rows = [[_told(name, alarm.get(name, "")) for name in names] for alarm in alarms]
+    begun = sum(not alarm.get("over") for alarm in alarms)
+    return section(f"Alarms ({begun})", table(rows, names)) if alarms else ""
 
 
 def batch_section(run: Run) -> str:
@@ -79,6 +82,12 @@ def configuration_section(run: Run) -> str:
         return ""
     text = path.read_text(encoding="utf-8")
     return section("Configuration", details(CONFIG_NAME, f'<pre class="config">{escaped(text)}</pre>'))
+
+
+def _told(name: str, value: object) -> str:
+    if name == "over":
+        return "over" if value else "begins"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _named(run: Run, labels: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -25,12 +25,15 @@ def test_a_run_of_grpo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         {"step": 1, "reward": 0.5, "kl": float("nan"), "accuracy/before_greedy": 0.25, "rewards/exact/error": 0.5}
     )
     log.append({"step": 2, "reward": None, "accuracy/after_greedy": 0.5})
-    JsonLines(run / "record" / "alarms.jsonl").append({"step": 2, "rule": "kl", "message": "KL <spike>", "value": 9.5})
+    JsonLines(run / "record" / "alarms.jsonl").append(
+        {"step": 2, "rule": "kl", "message": "KL <spike>", "value": 9.5, "over": False}
+    )
     assert main(["report", str(run)]) == 0
     assert Path(capsys.readouterr().out.strip()) == run / "report.html"
     document = (run / "report.html").read_text()
     for said in (
-        "Alarms (1)", "KL &lt;spike&gt;", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
+        "Alarms (1)", "KL &lt;spike&gt;",
+        "<td>begins</td><td>9.5</td>", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
         "Rewards by function", "Gradient by position", "no reward applied", "cut at the length limit",
         "tokens of the model left out of the loss", "exact: error", "Slowest rewards", "tokenizer.json",
         "<td>0.250</td><td>0.500</td><td>+0.250</td>",
