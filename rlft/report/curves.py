@@ -14,9 +14,10 @@ from rlft.report.run import Run
 Lines = dict[str, list[tuple[float, float]]]
 """Name of a line -> its points."""
 FIRST = (
-    r"reward", r"rewards by function", r"held-out.*", r"eval_(?!runtime|samples|steps|num_tokens)[^/]+", r"dev (em|f1|cover|recall@1|retrieval_recall)",
-    r"recall of .*", r"loss", r"entropy", r"completions/mean_length", r"completions/clipped_ratio", r"kl", r"grad_norm",
-    r"frac_reward_zero_std", r"ess_ratio", r"questions kept", r"mean_token_accuracy", r"drift/accuracy",
+    r"reward", r"rewards by function", r"held-out.*", r"eval_(?!runtime|samples|steps|num_tokens)[^/]+",
+    r"dev (em|f1|cover|recall@1|retrieval_recall)", r"recall of .*", r"loss", r"entropy", r"completions/mean_length",
+    r"completions/clipped_ratio", r"kl", r"grad_norm", r"frac_reward_zero_std", r"ess_ratio", r"questions kept",
+    r"mean_token_accuracy", r"drift/accuracy",
 )  # fmt: skip
 """Titles of the curves that are looked at first, in this order."""
 CALLED = {
