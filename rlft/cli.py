@@ -6,7 +6,7 @@ rlft recipes                    recipes and their settings
 rlft recipes copy NAME [DEST]   a recipe with its settings, to edit and run
 rlft rewards                    ready-made reward functions, for --reward_funcs
 rlft rewards audit FOLDER       what a reward model is worth, on users that it was not trained on
-rlft report RUN                 a recorded run as one HTML page: rewards, token weights, heat maps
+rlft report RUN                 a run as one HTML page: curves, rewards, token weights, all rollouts to search
 rlft diagnose MODEL ROWS        does SHEAR's signal find labelled errors, beside controls
 rlft index                      build a corpus's index, for --retriever
 rlft serve-retriever            serve a corpus as POST /retrieve
@@ -24,7 +24,8 @@ from typing import Any
 from rlft import __version__
 from rlft.assets import shipped
 from rlft.check.command import Wrong, add_check, add_check_reward
-from rlft.credit.diagnose.command import add_diagnose, add_report
+from rlft.credit.diagnose.command import add_diagnose
+from rlft.report.command import add_report
 
 _CORPUS_FLAGS = ("corpus", "index_folder")
 _DENSE_FLAGS = ("encoder", "query_prefix", "passage_prefix")
@@ -203,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     figures = "Print its pair accuracy by kind of rejected answer, swap gap, dependence on length and calibration."
     _add_audit(rewards.add_subparsers(metavar="audit").add_parser("audit", help=audit, description=figures))
 
-    report = add_report(commands.add_parser("report", help="a recorded run as one HTML page"))
+    report = add_report(commands.add_parser("report", help="a run as one HTML page"))
     diagnosis = "does SHEAR's signal find labelled errors, beside controls"
     for parsed in (report, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
         parsed.set_defaults(run=run_or_refuse)

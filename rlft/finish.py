@@ -21,6 +21,7 @@ from rlft.record.jsonl import read_jsonl
 from rlft.record.progress import ShortProgress
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
+from rlft.report.write import report_line
 from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
 from rlft.rewards import RewardError
@@ -67,7 +68,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     if args.should_save:
         rows = [*_accuracy_rows(accuracy.results), *best_row(trainer), *_run_rows(trainer, plan, trust.report, seconds)]
         curve = _curve(folder, accuracy.results, plan.title)
-        rows += [("curve", str(curve)), ("record", str(folder / "record"))]
+        rows += [("curve", str(curve)), ("record", str(folder / "record")), report_line(folder)]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
         print(f"\n{summary_table(rows)}\n\nLoad it:\n{load_lines(folder, plan.peft_config is not None)}")  # noqa: T201
         if plan.smoke:

@@ -20,6 +20,7 @@ from rlft.record.folder import save_config
 from rlft.record.rounds_curve import draw_rounds
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
+from rlft.report.write import report_line
 from rlft.retrieval import RetrievalError
 from rlft.rollouts.server_policy import ServerError
 from rlft.trainers.dro_learning import MostDropped
@@ -78,7 +79,7 @@ def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
         rows = [*_accuracy_rows(held_out, method.shown), *_run_rows(trainer, plan, seconds)]
         rows += method.reloaded(trainer, plan)
         picture = draw_rounds(_by_round(trainer, folder, method), folder / "curve.png", title=plan.title)
-        rows += [("curve", str(picture)), ("rounds", str(folder / "round-*"))]
+        rows += [("curve", str(picture)), ("rounds", str(folder / "round-*")), report_line(folder)]
         adapters = plan.peft_config is not None
         rows += method.saved(folder, adapters)
         print(f"\n{summary_table(rows)}\n\nLoad it:\n{method.load(folder, adapters)}")  # noqa: T201

@@ -16,6 +16,7 @@ from rlft.record.jsonl import read_jsonl, to_json
 from rlft.record.personal_curve import draw_personal
 from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
+from rlft.report.write import report_line
 from rlft.reward_models.plugin import personalization
 from rlft.trainers.best import BestCheckpoint, best_row
 from rlft.trainers.trust import TrustCallback, TrustError
@@ -103,7 +104,7 @@ def _report(trainer: Any, plan: PersonalPlan, table: list[Row], trust: dict[str,
     rows = [*_held_out_rows(table), *best_row(trainer), *_training_rows(logged)]
     rows += _run_rows(trainer, plan, trust, seconds)  # type: ignore[arg-type]
     rows.append(("curve", str(draw_personal(logged, table, folder / "curve.png", plan.title))))
-    rows.append(("record", str(folder / "record")))
+    rows += [("record", str(folder / "record")), report_line(folder)]
     if trainer.args.scorer is not None:
         rows.append(("reward model", str(folder / "scorer")))
     rows.append(("adapter" if plan.peft_config else "model", str(folder)))

@@ -25,6 +25,7 @@ from rlft.record.jsonl import to_json
 from rlft.record.progress import ShortProgress
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
+from rlft.report.write import report_line
 from rlft.resume.find import NothingToResume
 from rlft.tiny.stated import audit
 from rlft.trainers.health import HealthError
@@ -186,7 +187,7 @@ class Report:
                 runs, self.plan.folder / "forgetting.png", self.plan.title, recall=CALLED[self.plan.recall]
             )
             rows.append(("old against new", str(picture)))
-        rows.append(("comparison", str(self.plan.folder / "comparison.json")))
+        rows += [("comparison", str(self.plan.folder / "comparison.json")), report_line(self.plan.folder)]
         rows.append(("seconds in all", f"{time.perf_counter() - self.plan.started:.0f}"))
         return rows
 

@@ -7,6 +7,7 @@ an hour later. Messages say what was seen, which rule it broke, and which knob t
 import re
 from typing import Any
 
+from rlft.record.batch_table import batch_rows
 from rlft.record.summary import summary_table
 
 
@@ -36,19 +37,7 @@ def check_batch(args: Any, train_rows: int, processes: int) -> str:
             f"prompt) but the training set has {train_rows} rows; lower --per_device_train_batch_size or "
             "--gradient_accumulation_steps, or give more data."
         )
-    update = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
-    rows = [
-        ("prompts per generation batch", f"{prompts}"),
-        ("completions per prompt (group)", f"{args.num_generations}"),
-        ("completions per generation batch", f"{completions}"),
-        ("completions per optimiser step", f"{update}"),
-        ("micro-batches per step, per process", f"{args.gradient_accumulation_steps}"),
-        ("completions per micro-batch", f"{args.per_device_train_batch_size}"),
-        ("steps on one generation batch", f"{completions * args.num_iterations // update}"),
-        ("processes", f"{processes}"),
-        ("optimiser steps", f"{args.max_steps}" if args.max_steps > 0 else f"{args.num_train_epochs} epochs"),
-    ]
-    return summary_table(rows)
+    return summary_table(batch_rows(args, processes))
 
 
 def check_adapter_targets(model_name: str, config: Any, targets: Any) -> None:

@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "evaluate", "resume"},
     {"credit", "em", "reward_models", "replay", "pair_folder", "health"},
-    {"trainers"},
+    {"trainers", "report"},
     {"pair"},
     {
         "arguments",

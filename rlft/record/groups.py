@@ -3,15 +3,15 @@
 import heapq
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from rlft.record.folder import CONFIG_NAME, RECORD_NAME
-from rlft.record.rollouts import RolloutRow, _from_json, _members
+from rlft.record.rollouts import ROLLOUTS, RolloutRow, _from_json, _members
 
 _STEP = re.compile(rb'\{"step":(\d+)')
 
@@ -35,16 +35,20 @@ def record_of(run: str | os.PathLike[str]) -> Path:
 
 
 def settings_of(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """`read_settings` of a run that may be named by its `record`; raises as that and `record_of` do."""
+    return read_settings(record_of(run).parent)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
     """The resolved configuration of a run, its sections laid into one mapping; empty where none was saved.
 
     Args:
-        run: as for `record_of`.
+        folder: the run's output folder.
 
     Raises:
-        FileNotFoundError: as `record_of`.
-        ValueError: if the file is no YAML mapping.
+        ValueError: if the file is no YAML mapping, or a number in it is none.
     """
-    path = record_of(run).parent / CONFIG_NAME
+    path = folder / CONFIG_NAME
     if not path.is_file():
         return {}
     try:
@@ -62,7 +66,34 @@ def settings_of(run: str | os.PathLike[str]) -> dict[str, Any]:
     return flat
 
 
-def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
+class StepSize(NamedTuple):
+    """What one optimiser step left in the record."""
+
+    rollouts: int
+    bytes: int
+    """Of JSON, decompressed."""
+
+
+def step_sizes(run: str | os.PathLike[str]) -> dict[int, StepSize]:
+    """What each step left in the record, in order, without parsing the rollouts.
+
+    Args:
+        run: as for `record_of`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `iter_groups`.
+    """
+    found: dict[int, StepSize] = {}
+    for path in sorted(record_of(run).glob(ROLLOUTS)):
+        with path.open("rb") as file:
+            for text, _end in _members(file):
+                step = _step_of(path, text)
+                rollouts, size = found.get(step, StepSize(0, 0))
+                found[step] = StepSize(rollouts + text.count(b"\n"), size + len(text))
+    return dict(sorted(found.items()))
+
+
+def iter_groups(run: str | os.PathLike[str], steps: Collection[int] | None = None) -> Iterator[list[RolloutRow]]:
     """Groups in order of their steps, one step in memory at a time.
 
     Rows of a group that straddles processes are joined. A resumed run repeats the steps after its checkpoint: the
@@ -70,6 +101,7 @@ def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
 
     Args:
         run: as for `record_of`.
+        steps: only these are parsed; all of them if None.
 
     Yields:
         The G rows of one group.
@@ -78,7 +110,7 @@ def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
         FileNotFoundError: as `record_of`.
         ValueError: if a file is damaged elsewhere than at its end.
     """
-    files = [_kept_batches(path) for path in sorted(record_of(run).glob("rollouts-*.jsonl.gz"))]
+    files = [_kept_batches(path, steps) for path in sorted(record_of(run).glob(ROLLOUTS))]
     batches = heapq.merge(*files, key=lambda batch: batch[0].step)
     for _step, of_step in groupby(batches, key=lambda batch: batch[0].step):
         groups: dict[tuple[int, str], list[RolloutRow]] = {}
@@ -88,7 +120,7 @@ def iter_groups(run: str | os.PathLike[str]) -> Iterator[list[RolloutRow]]:
         yield from (groups[key] for key in sorted(groups))
 
 
-def _kept_batches(path: Path) -> Iterator[list[RolloutRow]]:
+def _kept_batches(path: Path, wanted: Collection[int] | None) -> Iterator[list[RolloutRow]]:
     """The rows of one process by step, without those that a resumed run replaced."""
     with path.open("rb") as file:
         steps = [_step_of(path, text) for text, _end in _members(file)]
@@ -97,7 +129,7 @@ def _kept_batches(path: Path) -> Iterator[list[RolloutRow]]:
         kept = (
             [_row(path, line) for line in text.splitlines()]
             for (text, _end), step, later in zip(_members(file), steps, first_later, strict=False)
-            if step <= later
+            if step <= later and (wanted is None or step in wanted)
         )
         for _step, batches in groupby(kept, key=lambda batch: batch[0].step):
             latest: dict[tuple[int, str], list[RolloutRow]] = {}

@@ -11,44 +11,31 @@ from pathlib import Path
 
 from rlft.record.folder import write_whole
 
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-_STYLE = """
-:root{color-scheme:light;--ink:#1b1b1b;--soft:#55585c;--line:#d5d8dc;--up:#0072b2;--down:#b34700}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1240px;padding:1rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:#fff}
-h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1rem 0 .3rem}p{margin:.4rem 0;max-width:75ch}.soft{color:var(--soft)}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:.93rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .75rem .25rem 0;text-align:left;vertical-align:top}
-th{font-weight:600}thead th{border-bottom:1px solid var(--line)}
-tbody th{font-weight:400;color:var(--soft);white-space:nowrap}
-svg{max-width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--soft)}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:14px/1.7 ui-monospace,monospace}
-@media(max-width:600px){svg text{font-size:20px}tbody th{white-space:normal}}
-.missing{border-left:4px solid #b38600;padding-left:.75rem}
-"""
+_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+_SUSPECT = re.compile(r"[^\n\t\x20-\x7e]")
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Characters that Unicode calls printable and nobody sees; variation selectors are beside them below."""
 
 
-def page(title: str, sections: Sequence[str], *, style: str = "") -> str:
+def page(title: str, sections: Sequence[str], *, style: str = "", script: str = "") -> str:
     """One HTML document.
 
     Args:
         title: heading, plain text.
         sections: HTML, in order; empty ones are left out.
         style: CSS that the sections need.
+        script: JavaScript that they need, run at the end.
 
     Returns:
         The document.
     """
-    heading = escaped(title)
+    heading, code = escaped(title), f"<script>{script}</script>" if script else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         f"script-src 'unsafe-inline'\"><title>{heading}</title><style>{_STYLE}{style}</style></head>"
-        f"<body><h1>{heading}</h1>\n{chr(10).join(filter(None, sections))}\n</body></html>\n"
+        f"<body><h1>{heading}</h1>\n{chr(10).join(filter(None, sections))}\n{code}</body></html>\n"
     )
 
 
@@ -73,18 +60,41 @@ def write_page(path: str | Path, document: str) -> Path:
 
 
 def escaped(text: object) -> str:
-    """Text as HTML: markup escaped, control and direction characters and lone surrogates spelt out."""
-    return html.escape(_UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text)))
+    """Text as HTML: markup escaped; what cannot be seen, or changes what is seen, spelt out as ⟨U+202E⟩."""
+    return html.escape(_SUSPECT.sub(_spelt_out, str(text)))
+
+
+def _spelt_out(found: re.Match[str]) -> str:
+    char = found[0]
+    selector = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef" or "\u180b" <= char <= "\u180f"
+    seen = char.isprintable() and not selector and char not in _FILLERS
+    return char if seen else f"⟨U+{ord(char):04X}⟩"
 
 
 def section(title: str, *parts: str) -> str:
-    """A section with a heading (plain text) and parts (HTML)."""
-    return f"<section><h2>{escaped(title)}</h2>{''.join(parts)}</section>"
+    """A section with a heading (plain text) and parts (HTML); `contents` links to it."""
+    return f'<section id="{_anchor(title)}"><h2>{escaped(title)}</h2>{"".join(parts)}</section>'
+
+
+def contents(sections: Sequence[str]) -> str:
+    """Links to sections of `section`."""
+    heads = re.findall(r'<section id="([\w-]+)"><h2>(.*?)</h2>', "".join(sections))
+    return f'<p class="contents">{"".join(f"<a href=#{anchor}>{title}</a>" for anchor, title in heads)}</p>'
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
 
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text; kind `soft` is for explanations, `missing` for what cannot be shown."""
     return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"
+
+
+def details(summary: str, *parts: str) -> str:
+    """Parts (HTML) that show when the summary (plain text) is opened; nothing if there are no parts."""
+    inside = "".join(parts)
+    return f"<details><summary>{escaped(summary)}</summary>{inside}</details>" if inside else ""
 
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:

@@ -11,12 +11,14 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from rlft.record.jsonl import to_json
 
+ROLLOUTS = "rollouts-*.jsonl.gz"
+"""Files of a record's processes."""
 _CHUNK_BYTES = 1 << 16
 _GZIP_WBITS = 31  # zlib's code for "a gzip header and trailer, the checksum verified"
 
@@ -42,11 +44,18 @@ class RolloutRow:
     advantage: float
     """Advantage of the whole completion, before credit."""
     credit: list[float]
-    """Weight per completion token: 1.0 everywhere is plain GRPO, 0.0 a token that is not trained on."""
+    """Weight per completion token: 1.0 everywhere is plain GRPO, 0.0 on tokens that are not trained on."""
     finish: Literal["stop", "length"]
     """`stop`: the model ended it. `length`: cut at `max_completion_length`."""
+    roles: str = ""
+    """A letter per completion token: `t` trained on, `e` the environment's, `m` masked: the model's own, left out of
+    the loss. Empty in records that do not say."""
+    reward_seconds: dict[str, float] = field(default_factory=dict)
+    """How long each reward function took over the batch with this completion; reward models are not timed."""
 
     def __post_init__(self) -> None:
+        if self.roles and len(self.roles) != len(self.token_ids):
+            raise ValueError(f"{len(self.roles)} roles for {len(self.token_ids)} completion tokens; give one a token.")
         if len(self.credit) != len(self.token_ids):
             raise ValueError(
                 f"step {self.step}, group {self.group}: {len(self.credit)} credit weights for "
@@ -93,7 +102,7 @@ def read_rollouts(folder: str | os.PathLike[str]) -> Iterator[RolloutRow]:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}; name the folder `record` inside a run's output_dir.")
-    for path in sorted(Path(folder).glob("rollouts-*.jsonl.gz")):
+    for path in sorted(Path(folder).glob(ROLLOUTS)):
         with path.open("rb") as file:
             for text, _end in _members(file):
                 yield from (_from_json(line) for line in text.splitlines())

@@ -1,47 +1,61 @@
-"""Small inline pictures for a page: a curve over steps, and pairs of bars."""
+"""Small inline pictures for a page: lines over steps, and pairs of bars. Colours are the page's, light or dark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rlft.record.page import escaped
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 220, 46, 28, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 400, 190, 46, 24, 10, 10
+POINTS = 300
+"""Of one line; of a longer one, the least and the greatest of each stretch are drawn, so that no spike is lost."""
+Points = Sequence[tuple[float, float]]
 
 
-def curve(points: Sequence[tuple[float, float]], *, label: str, across: str = "optimiser step") -> str:
-    """A line through points.
+def chart(title: str, lines: Mapping[str, Points], *, across: str = "optimiser step") -> str:
+    """Lines through points, with a caption that says where each ends.
 
     Args:
-        points: (step, value) in order; not empty, values finite.
-        label: of the vertical axis, read out by screen readers.
+        title: plain text.
+        lines: name -> (step, value) in order; not empty, values finite. One line needs no name.
         across: of the horizontal axis.
 
     Returns:
-        An `<svg>` element.
+        A `<figure>` element.
     """
-    low, high = _padded([value for _, value in points])
-    first, last = points[0][0], points[-1][0]
+    values = [value for points in lines.values() for _, value in points]
+    steps = [step for points in lines.values() for step, _ in points]
+    (low, high), first, last = _padded(values), min(steps), max(steps)
 
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - 12) * ((step - first) / (last - first) if last > first else 0.5)
+    def place(step: float, value: float) -> str:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
+        return f"{x:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low)):.1f}"
 
-    def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low))
-
-    path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
     marks = "".join(
-        f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e3e5e8"/>'
-        f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
+        f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in _ticks(low, high)
+        for y in [place(first, tick).partition(",")[2]]
     )
-    ends = "".join(
-        f'<text x="{x(step):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">{step:g}</text>'
-        for step, anchor in {first: "start", last: "end"}.items()
+    marks += "".join(
+        f'<text x="{place(step, low).partition(",")[0]}" y="{HEIGHT - 6}" text-anchor="{anchor}">{step:g}</text>'
+        for step, anchor in ({first: "start", last: "end"} if last > first else {first: "middle"}).items()
     )
-    middle = f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle">{escaped(across)}</text>'
-    dots = f'<circle cx="{x(first):.1f}" cy="{y(points[0][1]):.1f}" r="3" fill="#0072b2"/>' if len(points) == 1 else ""
-    line = f'<polyline points="{path}" fill="none" stroke="#0072b2" stroke-width="2"/>'
-    return _frame(HEIGHT, label, marks + ends + middle + line + dots)
+    if last > first:
+        marks += f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escaped(across)}</text>'
+    drawn = "".join(
+        _line([place(*point) for point in thinned(points)], number) for number, points in enumerate(lines.values())
+    )
+    return f"<figure>{_frame(title, marks + drawn)}<figcaption>{_caption(title, lines)}</figcaption></figure>"
+
+
+def thinned(points: Points, most: int = POINTS) -> list[tuple[float, float]]:
+    """At most `most` points of a line: the least and the greatest of every stretch, in order."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(2 * len(points) / most)
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    of = [{min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])} for part in stretches]
+    return [point for pair in of for point in sorted(pair)]
 
 
 def bars(pairs: Sequence[tuple[str, float, float]], *, label: str) -> str:
@@ -55,29 +69,48 @@ def bars(pairs: Sequence[tuple[str, float, float]], *, label: str) -> str:
         An `<svg>` element.
     """
     most = max([share for _, *shares in pairs for share in shares] + [1e-9])
-    room, drawn = (WIDTH - LEFT - 12) / len(pairs), []
-    floor = HEIGHT - BOTTOM
+    room, floor, drawn = (WIDTH - 2 * RIGHT) / len(pairs), HEIGHT - BOTTOM, []
     for place, (name, *shares) in enumerate(pairs):
-        left = LEFT + place * room
-        for number, (share, colour) in enumerate(zip(shares, ("#0072b2", "#a9b4bd"), strict=True)):
+        left = RIGHT + place * room
+        for number, (share, kind) in enumerate(zip(shares, ("dark", "light"), strict=True)):
             tall = (floor - TOP - 16) * share / most
             drawn.append(
-                f'<rect x="{left + room * (0.12 + 0.38 * number):.1f}" y="{floor - tall:.1f}" '
-                f'width="{room * 0.36:.1f}" height="{tall:.1f}" fill="{colour}"><title>{escaped(name)}: '
-                f"{share:.1%}</title></rect>"
+                f'<rect class="{kind}" x="{left + room * (0.12 + 0.38 * number):.1f}" y="{floor - tall:.1f}" '
+                f'width="{room * 0.36:.1f}" height="{tall:.1f}"><title>{escaped(name)}: {share:.1%}</title></rect>'
             )
-        middle, tall = left + room / 2, (floor - TOP - 16) * shares[0] / most
+        tall = (floor - TOP - 16) * shares[0] / most
         drawn.append(
-            f'<text x="{left + room * 0.3:.1f}" y="{floor - tall - 4:.1f}" text-anchor="middle">{shares[0]:.0%}</text>'
+            f'<text x="{left + room * 0.3:.1f}" y="{floor - tall - 4:.1f}" text-anchor="middle">'
+            f"{100 * shares[0]:.0f}</text>"
         )
-        drawn.append(f'<text x="{middle:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{escaped(name)}</text>')
-    base = f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{floor}" y2="{floor}" stroke="#55585c"/>'
-    return _frame(HEIGHT, label, base + "".join(drawn))
+        middle = left + room / 2
+        drawn.append(f'<text x="{middle:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escaped(name)}</text>')
+    base = f'<line class="grid" x1="{RIGHT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
+    return _frame(label, base + "".join(drawn))
 
 
-def _frame(height: int, label: str, inside: str) -> str:
-    name = escaped(label)
-    return f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" aria-label="{name}">{inside}</svg>'
+def _line(places: Sequence[str], number: int) -> str:
+    """A line, or a dot where it has one point only; the seventh line on has the first's colour, dashed."""
+    kind = f"l{number % 6}{' b' if number // 6 % 2 else ''}"
+    x, _, y = places[0].partition(",")
+    dot = f'<circle class="{kind}" cx="{x}" cy="{y}" r="2.5"/>' if len(places) == 1 else ""
+    return f'{dot}<polyline class="{kind}" points="{" ".join(places)}"/>'
+
+
+def _caption(title: str, lines: Mapping[str, Points]) -> str:
+    ends = {name: f"{points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in lines.items()}
+    if len(lines) == 1:
+        return f'<b>{escaped(title)}</b> <span class="soft">{escaped(" ".join(*ends.items()))}</span>'
+    keys = "".join(
+        f'<span class="key"><svg width="18" height="8">{_line(["0,4", "18,4"], number)}</svg>{escaped(name)} '
+        f'<span class="soft">{escaped(end)}</span></span> '
+        for number, (name, end) in enumerate(ends.items())
+    )
+    return f"<b>{escaped(title)}</b><br>{keys}"
+
+
+def _frame(label: str, inside: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">{inside}</svg>'
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

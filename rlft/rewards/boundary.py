@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
             functions, and at every `await` of an async one.
 
     Returns:
-        A function (async if `fn` is) that TRL names as it would name `fn`, to be called with keywords as TRL does.
+        A function (async if `fn` is) that TRL names as it would name `fn`, to be called with keywords as TRL does;
+        its attribute `seconds` is how long the last call took.
         It raises `RewardError` if `fn` raises, exceeds `timeout`, or returns anything but one finite number or
         None per completion.
     """
@@ -42,6 +44,7 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
     )
 
     def plain(*, completions: Sequence[Any], **kwargs: Any) -> Any:
+        started = time.perf_counter()
         try:
             scores = call_within(timeout, lambda: fn(completions=completions, **kwargs))
         except DeadlineExpired as error:
@@ -50,11 +53,12 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
             raise
         except (Exception, SystemExit) as error:
             raise RewardError(_raised(name, error, completions)) from error
+        wrapper.seconds = time.perf_counter() - started
         verify_scores(name, scores, completions)
         return scores
 
     async def awaited(*, completions: Sequence[Any], **kwargs: Any) -> Any:
-        limit = asyncio.timeout(timeout)
+        started, limit = time.perf_counter(), asyncio.timeout(timeout)
         try:
             async with limit:
                 scores = await fn(completions=completions, **kwargs)
@@ -62,6 +66,7 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
             raise
         except (Exception, SystemExit) as error:
             raise RewardError(too_slow if limit.expired() else _raised(name, error, completions)) from error
+        wrapper.seconds = time.perf_counter() - started
         verify_scores(name, scores, completions)
         return scores
 

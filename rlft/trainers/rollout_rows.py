@@ -9,6 +9,9 @@ from rlft import compat
 from rlft.credit.batch import Outcomes
 from rlft.record.rollouts import RolloutRow
 
+ROLES = "tme"
+"""Letters of `RolloutRow.roles`: trained on, masked, the environment's."""
+
 
 def rollout_rows(
     trainer: Any, rollouts: dict[str, Any], credit_BT: Tensor, outcomes: Outcomes, first: int
@@ -29,11 +32,14 @@ def rollout_rows(
     pad, stop_ids = compat.pad_and_stop_ids(trainer)
     kept_BT = _sampled(rollouts["completion_ids"], rollouts["completion_mask"].bool(), pad)
     completions, weights = _cut(rollouts["completion_ids"], kept_BT), _cut(credit_BT, kept_BT)
+    roles = _cut(_roles(rollouts), kept_BT)
     different = {tuple(ids): ids for ids in prompts}  # G completions have their prompt in common
     decode = trainer.processing_class.batch_decode
     prompt_texts = dict(zip(different, decode(list(different.values())), strict=True))
     step = trainer.state.global_step
     texts = zip(map(tuple, prompts), decode(completions), strict=True)
+    timed = zip(trainer.reward_func_names, trainer.reward_funcs, strict=True)
+    seconds = {name: function.seconds for name, function in timed if hasattr(function, "seconds")}
     return [
         RolloutRow(
             step=step,
@@ -52,9 +58,18 @@ def rollout_rows(
             advantage=float(outcomes.advantages_N[first + row]),
             credit=weights[row],
             finish="stop" if completions[row] and completions[row][-1] in stop_ids else "length",
+            roles="".join(ROLES[role] for role in roles[row]),
+            reward_seconds=seconds,
         )
         for row, (prompt, completion) in enumerate(texts)
     ]
+
+
+def _roles(rollouts: dict[str, Any]) -> Tensor:
+    """Places in `ROLES` of the completion tokens."""
+    masked_BT = (rollouts["completion_mask"] == 0).long()
+    tools_BT = rollouts.get("tool_mask")
+    return masked_BT if tools_BT is None else torch.where(tools_BT == 0, ROLES.index("e"), masked_BT)
 
 
 def _cut(values_BS: Tensor, kept_BS: Tensor) -> list[list[Any]]:

@@ -45,6 +45,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
             assert (place / role / "adapter_model.safetensors").is_file()
         assert {line["round"] for line in read_jsonl(folder / "record/metrics.jsonl") if line["role"] == role} == {1}
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert '<section id="rollouts">' in (folder / "report.html").read_text()
 
 
 def test_smoke_says_what_happened(smoke: tuple[Path, str]) -> None:

@@ -41,6 +41,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") or path.name == "training"]
     assert {line["round"] for line in read_jsonl(folder / "record/metrics.jsonl")} == {1}
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert '<section id="rollouts">' in (folder / "report.html").read_text()
     for line in ("round 0: dev exact match", "round 1: dev exact match", "effective sample size", "best round"):
         assert line in text
     for line in ("exact match, sampled", "exact match, greedy", "F1, greedy", "retrieval recall", "forced stops"):

@@ -51,6 +51,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
         assert any(name in row for row in logged)
     assert [row["step"] for row in logged if "drift/alarm" in row] == [0, 2, 4]
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert '<section id="rollouts">' in (folder / "report.html").read_text()
     assert (folder / "adapter_model.safetensors").is_file()
     for line in ("swap gap", "share of the advantage variance", "reward model on fresh pairs", "reloaded from disk"):
         assert line in text

@@ -38,6 +38,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
     steps = [json.loads(line) for line in (folder / "record/metrics.jsonl").read_text().splitlines()]
     assert sum("reward" in step for step in steps) == 5
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert '<section id="rollouts">' in (folder / "report.html").read_text()
     for line in ("held-out accuracy, sampled", "held-out accuracy, greedy", "distance from start", "adapter"):
         assert line in text
 

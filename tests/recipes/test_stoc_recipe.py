@@ -88,6 +88,7 @@ def test_smoke_leaves_a_whole_run_of_each_arm(smoke: tuple[Path, str]) -> None:
         assert len(asked) == 64
         assert f"arm {arm}: old " in text
     assert (folder / "forgetting.png").read_bytes().startswith(b"\x89PNG")
+    assert '<section id="rollouts">' in (folder / "report.html").read_text()
     assert text.count("reloaded: log-probs differ by ") == 2 * len(ARMS)
     assert "50% of the tokens new, 50% replay" in text
     assert text.count("(50.00%; asked for: alpha = 0.5) in ") == len(ARMS) - 1

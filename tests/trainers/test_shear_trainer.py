@@ -93,6 +93,8 @@ def test_weights_reach_the_loss_token_by_token(
     for row in rows:
         n = len(row.token_ids)
         assert row.credit == [2.0] * (n // 2) + [0.0] * (n - n // 2)
+        assert row.roles == "t" * n
+        assert row.reward_seconds.keys() == {"parity"}
     total = sum(row.advantage * sum(row.credit) for row in rows)
     expected = -total / sum(len(row.token_ids) for row in rows)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=2e-4)
@@ -162,6 +164,7 @@ def test_environment_tokens_enter_no_span_and_get_no_credit(
     for row, states_TH in zip(rows, states, strict=True):
         assert len(states_TH) == len(row.token_ids) // 2
         assert all(weight == 0 for weight in row.credit[::2])
+        assert set(row.roles[::2]) == {"e"}
 
 
 def test_two_trainers_on_one_model_do_not_hear_each_other(
@@ -254,6 +257,7 @@ def test_masked_truncated_completions_are_recorded_with_their_tokens(
         assert len(row.token_ids) == 12
         assert row.completion
         assert set(row.credit) == {0.0}
+        assert set(row.roles) == {"m"}
 
 
 def test_every_option_of_the_credit_reaches_it(random_model: Path, prompts: Dataset, grpo_arguments: Arguments) -> None:

@@ -20,7 +20,6 @@ _LAZY = {
     "diagnosis_record": "rlft.credit.diagnose.scores",
     "diagnosis_text": "rlft.credit.diagnose.table",
     "write_diagnosis_page": "rlft.credit.diagnose.table",
-    "write_run_report": "rlft.credit.diagnose.page",
 }
 __all__ = [*_LAZY]
 

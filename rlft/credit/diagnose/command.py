@@ -1,4 +1,4 @@
-"""The commands `rlft report` and `rlft diagnose`: their arguments, and what they print. Imports no torch by itself."""
+"""The command `rlft diagnose`: its arguments, and what it prints. Imports no torch by itself."""
 
 import argparse
 import json
@@ -8,31 +8,6 @@ from rlft.credit.options import HIDDEN
 
 _SETTINGS = ("window", "stride", "distance", "bins", "permutations", "resamples", "seed")
 _OF_MODEL = ("hidden", "answer_marker", "batch_size", "device")
-
-
-def add_report(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rlft report`."""
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run's output_dir; it may still be going on")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="default: report.html in RUN")
-    parser.add_argument("--groups", type=int, default=12, help="token heat maps, first group to newest; default: 12")
-    parser.add_argument("--tokenizer", metavar="FOLDER", type=Path, help="default: the one that the run saved")
-    parser.set_defaults(command=report)
-    return parser
-
-
-def report(arguments: argparse.Namespace) -> str:
-    """Write the page of a recorded run.
-
-    Returns:
-        Its path.
-
-    Raises:
-        FileNotFoundError, ValueError: as `rlft.credit.diagnose.page.write_run_report`.
-    """
-    from rlft.credit.diagnose.page import write_run_report
-
-    options = {"groups": arguments.groups, "tokenizer": arguments.tokenizer}
-    return str(write_run_report(arguments.run_folder, arguments.out, **options))
 
 
 def add_diagnose(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -1,9 +1,9 @@
 """What token credit did in a recorded run: size and spread of the weights, their balance, where the gradient went.
 
 Reads the weights, advantages and rewards of a run's record; hidden states are not recorded. Gradient mass of a token
-is |A| * omega, summed over tokens as the token-level losses (`dapo`, `bnpo`) sum it. A weight of exactly 0
-is the record's sign of a token that is not trained on (the environment's); such tokens are counted and left out, and
-with them a token all of whose spans have an exact twin opposite. Shapes: N groups; T tokens of a rollout; B bins.
+is |A| * omega, summed over tokens as the token-level losses (`dapo`, `bnpo`) sum it. Tokens that are not trained on
+are counted and left out; in a record that does not say which those are, a weight of exactly 0 is taken for the sign of
+one, and so is a token all of whose spans have an exact twin opposite. Shapes: N groups; T tokens of a rollout; B bins.
 """
 
 import os
@@ -163,7 +163,7 @@ class _Tally:
         trained: list[np.ndarray] = []
         for row in rows:
             credit_T = np.array(row.credit)
-            kept_T = credit_T != 0
+            kept_T = np.array([role == "t" for role in row.roles], dtype=bool) if row.roles else credit_T != 0
             trained.append(credit_T[kept_T])
             self.counts["rollouts"] += 1
             self.counts["unscored"] += row.reward is None

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlft.cli import main
-from rlft.credit.diagnose import diagnose_run, write_run_report
+from rlft.credit.diagnose import diagnose_run
 from rlft.credit.diagnose.run import NothingRecorded
-from rlft.record import JsonLines, RolloutLog, RolloutRow, record_dir
+from rlft.record import RolloutLog, RolloutRow, record_dir
 from tests.record.test_rollouts import ROW
 
 
@@ -65,6 +64,13 @@ def test_figures_by_hand(run: Path) -> None:
     assert found.weighted
 
 
+def test_a_zero_weight_of_a_trained_token_counts_where_the_record_says_so(tmp_path: Path) -> None:
+    rows = [replace(rollout([2.0, 0.0, 0.0], side), roles="tte") for side in (1.0, -1.0)]
+    found = diagnose_run(write_run(tmp_path / "run", rows), resamples=5)
+    assert (found.counts["tokens"], found.counts["untrained_tokens"]) == (4, 2)
+    assert found.weight["mean"] == pytest.approx(1.0)
+
+
 def test_mass_by_position_adds_up_and_splits_tokens_across_edges(run: Path) -> None:
     found = diagnose_run(run, bins=2, resamples=5)
     first = (1 + 1) + (2 + 0.5 + 0.25)
@@ -105,60 +111,3 @@ def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
         diagnose_run(tmp_path / "empty")
     with pytest.raises(FileNotFoundError):
         diagnose_run(tmp_path / "absent")
-    with pytest.raises(ValueError, match="groups=0"):
-        write_run_report(run, groups=0)
-
-
-def test_the_report_of_a_shear_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    JsonLines(run / "record" / "metrics.jsonl").append({"step": 1, "reward": 0.5})
-    assert main(["report", str(run)]) == 0
-    written = Path(capsys.readouterr().out.strip())
-    assert written == run / "report.html"
-    document = written.read_text()
-    for said in ("sign balance", "Gradient by position", "Correct (1)", "Wrong (1)", "1 of 1 groups with both", "<svg"):
-        assert said in document, said
-    assert "tokens are shown by their ids" in document
-
-
-def test_the_report_says_what_a_run_lacks(tmp_path: Path) -> None:
-    record_dir(tmp_path / "bare")
-    document = write_run_report(tmp_path / "bare").read_text()
-    for said in ("no rollouts are recorded", "No curve: no metrics.jsonl", "There is no config.yaml"):
-        assert said in document, said
-    plain = write_run(tmp_path / "plain", [rollout([1.0, 1.0], 1.0)], "training:\n  credit: constant\n")
-    document = write_run_report(plain, tmp_path / "out.html").read_text()
-    assert "Every token has weight 1" in document
-    assert "of a run in which no group has both outcomes" in document
-
-
-def test_metrics_without_numbers_are_passed_over(run: Path) -> None:
-    log = JsonLines(run / "record" / "metrics.jsonl")
-    for row in (
-        {"step": 1, "reward": 0.25, "accuracy/before": 0.125},
-        {"step": None, "reward": 0.9},
-        {"step": 2, "reward": None},
-        {"step": 3, "reward": 0.75, "accuracy/before": None, "accuracy/after": None},
-    ):
-        log.append(row)
-    document = write_run_report(run, resamples=1).read_text()
-    assert "<td>0.250 at the first log, 0.750 at the last</td>" in document
-    assert "<th>held-out before</th><td>0.125</td>" in document
-    assert "held-out after" not in document
-
-
-def test_groups_are_spread_from_the_first_to_the_newest(tmp_path: Path) -> None:
-    rows = [rollout([w, 1.0], a, step=step) for step in range(40) for w, a in ((0.5, 1.0), (0.7, -1.0))]
-    run = write_run(tmp_path / "run", rows)
-    for count, expected in ((1, ["39"]), (2, ["0", "39"]), (4, None), (60, [str(step) for step in range(40)])):
-        document = write_run_report(run, groups=count, resamples=1).read_text()
-        steps = [part.partition(",")[0] for part in document.split("<option>step ")[1:]]
-        assert len(steps) == min(count, 40)
-        assert steps[-1] == "39"
-        assert expected is None or steps == expected
-        assert steps == sorted(set(steps), key=int)
-
-
-def test_a_bad_report_ends_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path)]) == 1
-    assert "rlft: error:" in (said := capsys.readouterr().err)
-    assert "holds no folder `record`" in said

@@ -1,0 +1,100 @@
+"""What a run was: its settings in short, its batch table, its alarms, its whole configuration."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+from rlft.record.batch_table import batch_rows
+from rlft.record.folder import CONFIG_NAME, RECORD_NAME
+from rlft.record.page import details, escaped, paragraph, section, table
+from rlft.record.rollouts import ROLLOUTS
+from rlft.report.run import ALARMS, Run
+
+_IN_SHORT = {
+    "model_name_or_path": "model",
+    "dataset_name": "dataset",
+    "reward_funcs": "reward functions",
+    "reward_weights": "their weights",
+    "credit": "token credit",
+    "learning_rate": "learning rate",
+    "loss_type": "loss",
+    "beta": "weight of the KL (beta)",
+    "seed": "seed",
+}
+_OF_SHEAR = ("window", "stride", "distance", "normalize", "mix", "correct_threshold", "exclude_answer")
+_OF_GRPO = ("generation_batch_size", "num_generations", "num_iterations", "per_device_train_batch_size",
+            "gradient_accumulation_steps", "max_steps", "num_train_epochs")  # fmt: skip
+_OF_ALARM = ("round", "role", "step", "rule", "over", "value", "message")
+_OF_OTHERS = {
+    "num_rounds": "rounds",
+    "questions_per_round": "questions per round",
+    "num_generations": "rollouts per question",
+    "arms": "arms",
+    "per_device_train_batch_size": "rows per micro-batch",
+    "gradient_accumulation_steps": "micro-batches per optimiser step",
+    "num_train_epochs": "passes over the rows",
+}
+
+
+def summary_section(run: Run) -> str:
+    """Settings in short, and how long the run has been."""
+    settings = run.settings
+    rows = [("folder", str(run.folder.resolve()))]
+    rows += _named(run, _IN_SHORT)
+    if settings.get("credit") == "shear":
+        rows.append(
+            ("SHEAR's settings", ", ".join(f"{name} {settings[name]}" for name in _OF_SHEAR if name in settings))
+        )
+    steps = [row["step"] for rows in run.metrics.values() for row in rows if isinstance(row.get("step"), int)]
+    if steps:
+        rows.append(("optimiser steps" if not run.rounds else "optimiser steps of a round", f"{max(steps)}"))
+    if run.rounds:
+        rows.append(("rounds", f"0 to {max(run.rounds)}"))
+    times = [row["time"] for rows in run.metrics.values() for row in rows if isinstance(row.get("time"), int | float)]
+    if times:
+        rows.append(("from first to last log", f"{max(times) - min(times):.0f} s"))
+    missing = "" if settings else paragraph("There is no config.yaml in the run's folder: settings unknown.", "missing")
+    return section("Run", table(rows), missing)
+
+
+def alarms_section(run: Run) -> str:
+    """What the health monitor said, where it watched and said something."""
+    alarms = run.lines(ALARMS)
+    names = [name for name in _OF_ALARM if any(name in alarm for alarm in alarms)]
+    rows = [[_told(name, alarm.get(name, "")) for name in names] for alarm in alarms]
+    begun = sum(not alarm.get("over") for alarm in alarms)
+    return section(f"Alarms ({begun})", table(rows, names)) if alarms else ""
+
+
+def batch_section(run: Run) -> str:
+    """How much the run takes at once."""
+    settings = run.settings
+    if run.rounds or not all(isinstance(settings.get(name), int | float) for name in _OF_GRPO):
+        rows = _named(run, _OF_OTHERS)
+        return section("Batch table", table(rows)) if rows else ""
+    processes = max(len(list((run.folder / RECORD_NAME).glob(ROLLOUTS))), 1)
+    return section("Batch table", table(batch_rows(SimpleNamespace(**settings), processes)))
+
+
+def configuration_section(run: Run) -> str:
+    """The whole resolved configuration, behind a click."""
+    path = run.folder / CONFIG_NAME
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    return section("Configuration", details(CONFIG_NAME, f'<pre class="config">{escaped(text)}</pre>'))
+
+
+def _told(name: str, value: object) -> str:
+    if name == "over":
+        return "over" if value else "begins"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _named(run: Run, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Settings by their labels, those that are set."""
+    values = ((label, run.settings.get(name)) for name, label in labels.items())
+    return [
+        (label, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for label, value in values
+        if value is not None
+    ]
