@@ -24,6 +24,7 @@ from rlft.preflight import check_adapter_targets, check_batch
 from rlft.record.folder import claim_output_dir
 from rlft.rewards import RewardError, check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made
+from rlft.saved import SAFETENSORS, refuse_pickles
 from rlft.tiny import tasks
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
@@ -181,8 +182,13 @@ def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None
 
 
 def model_path(name: str | None, seed: int) -> str:
-    """Folder or Hub id of the model; an embedded task's model is warmed up first."""
+    """Folder or Hub id of the model; an embedded task's model is warmed up first.
+
+    Raises:
+        ValueError: if there is none, or it would be read from a pickle.
+    """
     known = _known(name)
+    refuse_pickles(known)
     return str(tasks.warm_start(known, seed)) if known in tasks.TASKS else known
 
 
@@ -201,4 +207,4 @@ def model_init_kwargs_of(model: ModelConfig) -> dict[str, Any]:
         "dtype": model.dtype,
         "quantization_config": get_quantization_config(model),
     }
-    return {key: value for key, value in wanted.items() if value is not None}
+    return SAFETENSORS | {key: value for key, value in wanted.items() if value is not None}

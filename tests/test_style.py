@@ -29,12 +29,12 @@ PRIVATE_IN_TRL = {
 
 # From the ground up; a room imports from lower layers, or from its own layer where no circle results.
 LAYERS: list[set[str]] = [
-    {"assets", "stream"},
+    {"assets", "saved", "stream"},
     {"tiny", "data", "plugins", "compat"},
-    {"rollouts", "retrieval", "rewards", "record", "evaluate"},
+    {"rollouts", "retrieval", "rewards", "record", "run_folder", "evaluate"},
     {"credit", "em", "reward_models", "replay", "pair_folder"},
     {"trainers"},
-    {"pair"},
+    {"pair", "export"},
     {
         "arguments",
         "configure",
