@@ -6,6 +6,7 @@ rlft rewards                    ready-made reward functions, for --reward_funcs
 rlft rewards audit FOLDER       what a reward model is worth, on users that it was not trained on
 rlft report RUN                 a recorded run as one HTML page: rewards, token weights, heat maps
 rlft diagnose MODEL ROWS        does SHEAR's signal find labelled errors, beside controls
+rlft eval MODEL                 metrics of a model on held-out rows, with intervals, perhaps against another
 rlft export RUN                 a run's adapter and merged model, compared with what it saved, with a model card
 rlft index                      build a corpus's index, for --retriever
 rlft serve-retriever            serve a corpus as POST /retrieve
@@ -23,6 +24,7 @@ from typing import Any
 from rlft import __version__
 from rlft.assets import shipped
 from rlft.credit.diagnose.command import add_diagnose, add_report
+from rlft.evaluate.command import add_eval
 from rlft.export.command import add_export
 
 _CORPUS_FLAGS = ("corpus", "index_folder")
@@ -196,7 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     report = add_report(commands.add_parser("report", help="a recorded run as one HTML page"))
     diagnosis = "does SHEAR's signal find labelled errors, beside controls"
     export = add_export(commands.add_parser("export", help="a run's models, checked, with a model card"))
-    for parsed in (report, export, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
+    evaluation = add_eval(commands.add_parser("eval", help="metrics of a model on held-out rows, with intervals"))
+    for parsed in (report, evaluation, export, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
         parsed.set_defaults(run=run_or_refuse)
 
     index = commands.add_parser("index", help="build a corpus's index")

@@ -157,8 +157,8 @@ def _refuse(folder: Path, wanted: str) -> None:
 
 def _message(folder: Path, pickle: str, wanted: str) -> str:
     return (
-        f"{folder} gives its weights as {pickle}, a pickle, which can run code while it is read; {wanted} is needed. If "
-        "you trust where it comes from, load it once with transformers or peft, and save_pretrained it elsewhere."
+        f"{folder} gives its weights as {pickle}, a pickle, which can run code while it is read; {wanted} is needed. "
+        "If you trust where it comes from, load it once with transformers or peft, and save_pretrained it elsewhere."
     )
 
 

@@ -98,8 +98,8 @@ def _forms(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     bits = quantised(run)
     if bits and MERGED in (wanted or ()):
         raise ValueError(
-            f"{run.folder} was trained on a base in {bits}. Merged into that, the adapter would be rounded away; merged "
-            "into the full base, it would sit on other weights than it was trained on. Export the adapter "
+            f"{run.folder} was trained on a base in {bits}. Merged into that, the adapter would be rounded away; "
+            "merged into the full base, it would sit on other weights than it was trained on. Export the adapter "
             f"(--form {ADAPTER}), and load it on the base as the run did."
         )
     return list(wanted or ([ADAPTER] if bits else [ADAPTER, MERGED]))
