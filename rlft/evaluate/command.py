@@ -66,7 +66,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     run = _run_of(arguments.model)
     given = _settings(arguments, run)
     rows = _rows(given)
-    metrics = _metrics(given["metric"], rows.column_names)
+    metrics = _judges(given["metric"], rows.column_names)
     rows = list(rows)
     names = ("max_new_tokens", "temperature", "samples", "batch_size", "seed")
     asking = Asking(**{name: given[name] for name in names}, template_kwargs=given["chat_template_kwargs"] or {})
@@ -134,7 +134,7 @@ def _rows(given: Mapping[str, Any]) -> Any:
     return load_held_out(given["data"], **{name: given[name] for name in names})
 
 
-def _metrics(specs: list[str], columns: list[str]) -> list[Any]:
+def _judges(specs: list[str], columns: list[str]) -> list[Any]:
     from rlft.evaluate.metrics import METRICS
     from rlft.plugins import resolve
     from rlft.rewards import RewardError, check_columns, checked

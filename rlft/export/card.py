@@ -113,7 +113,7 @@ def card(
         _table(("rows", "number", "SHA-256"), _data(run)),
         *_sources(run),
         "## Held-out metrics",
-        _metrics(run),
+        _held_out(run),
         "## Load it",
         f"```python\n{_load(form, place)}\n```",
         "## Evaluate it",
@@ -206,7 +206,7 @@ def _source(one: Mapping[str, str | None]) -> tuple[str, str]:
     return (f"`{Path(one['file']).name}`", f"`{one['sha256']}`") if one["file"] else ("none", "")
 
 
-def _metrics(run: RunFolder) -> str:
+def _held_out(run: RunFolder) -> str:
     figures = figures_of(run)
     if not figures:
         return "None were measured of this part of the run."

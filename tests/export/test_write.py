@@ -123,11 +123,10 @@ def test_a_reward_model_goes_along_without_its_users(as_run: Make, adapter: Make
 REFUSED = {
     "a destination with something in it": ({}, ["--form", "adapter"], "is there already; name another DEST"),
     "a merge into four bits": ({"model": {"load_in_4bit": True}}, ["--form", "merged"], "base in 4 bits"),
-    "a run of nothing known": ({"recipe": {"eval_metric": None}}, [], "none of its arguments"),
 }
 
 
-@pytest.mark.parametrize("case", list(REFUSED)[:2])
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_exported_is_said_in_a_line(
     as_run: Make, adapter: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
