@@ -11,8 +11,8 @@ from rlft.cli import main
 
 Make = Callable[..., Path]
 REWARD = """
-def length(completions, **_):
-    return [float(len(said)) for said in completions]
+def letters(completions, **_):
+    return [float(sum(map(ord, said)) % 7) for said in completions]
 
 
 def hint(completions, hint, **_):
@@ -39,12 +39,12 @@ def test_a_run_and_its_exports_say_the_same(
     run = as_run(adapter())
     assert main(["export", str(run), "--device", "cpu"]) == 0
     capsys.readouterr()
-    flags = ["--data", rows, "--metric", f"{tmp_path}/mine.py:length", "answer_match", "--samples", "3"]
+    flags = ["--data", rows, "--metric", f"{tmp_path}/mine.py:letters", "answer_match", "--samples", "3"]
     found = [figures(capsys, str(place), *flags) for place in (run, run / "export/adapter", run / "export/merged")]
     values = [[list(entry["models"].values()) for entry in of_place] for of_place in found]
     assert values[0] == values[1] == values[2]
     assert [(entry["mode"], entry["metric"]) for entry in found[0]] == [
-        (mode, metric) for mode in ("greedy", "sampled") for metric in ("length", "answer_match")
+        (mode, metric) for mode in ("greedy", "sampled") for metric in ("letters", "answer_match")
     ]
     against = figures(capsys, str(run), *flags, "--against", str(run / "export/merged"))
     assert [entry["difference"]["value"] for entry in against] == [0.0] * 4
