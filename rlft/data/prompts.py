@@ -77,7 +77,7 @@ def load_held_out(
     system_prompt: str | None = None,
     rows: int = 0,
 ) -> Dataset:
-    """Rows to evaluate on: those that `load_prompts` holds out, or a file or split that is held out as a whole.
+    """Rows to evaluate on, of a file or split that nobody trains on.
 
     Args:
         name, config, prompt_column, answer_column, system_prompt: as for `load_prompts`.

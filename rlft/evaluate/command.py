@@ -10,6 +10,7 @@ from rlft.record.folder import CONFIG_NAME
 from rlft.run_folder import RunFolder, find_run
 
 BASE = "base"
+_OF_DATA = ("config", "split", "prompt_column", "answer_column")
 
 
 def add_eval(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def add_eval(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=1, help="of each row, beside the greedy one; default: 1")
     parser.add_argument("--temperature", type=float, help="of samples; default: the run's, or 1")
     parser.add_argument("--max_new_tokens", type=int, help="cap on a completion; default: the run's, or 512")
-    parser.add_argument("--rows", type=int, help="the first ones; 0 is all; default: the run's number, or all")
+    parser.add_argument("--rows", type=int, default=0, help="the first ones; default: all")
     parser.add_argument("--config", metavar="NAME", help="configuration of a Hub data set")
     parser.add_argument("--split", help="default: test, or the only one")
     parser.add_argument("--prompt_column", help="default: prompt")
@@ -65,7 +66,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
         raise FileExistsError(f"--out {arguments.out} is there already; name another folder.")
     run = _run_of(arguments.model)
     given = _settings(arguments, run)
-    rows = _rows(given)
+    rows = _rows(arguments, given, run)
     metrics = _judges(given["metric"], rows.column_names)
     rows = list(rows)
     names = ("max_new_tokens", "temperature", "samples", "batch_size", "seed")
@@ -78,7 +79,14 @@ def evaluate(arguments: argparse.Namespace) -> str:
     except RewardError as error:
         raise ValueError(str(error)) from error
     if arguments.out is not None:
-        write_evaluation(arguments.out, judged, rows, entries, settings=settings_of(asking), rows_of=given["data"])
+        write_evaluation(
+            arguments.out,
+            judged,
+            rows,
+            entries,
+            settings=settings_of(asking),
+            rows_of=arguments.data or "the rows that the run held out",
+        )
     return json.dumps(entries, indent=1) if arguments.json else table(judged, entries)
 
 
@@ -90,48 +98,49 @@ def _run_of(place: str) -> RunFolder | None:
 
 
 def _settings(arguments: argparse.Namespace, run: RunFolder | None) -> dict[str, Any]:
-    """Flags, then what the run was configured with, then defaults."""
-    own = _of_run(run) if run is not None and run.method == "shear" else {}
-    defaults = {"temperature": 1.0, "max_new_tokens": 512, "rows": 0, "split": "test", "prompt_column": "prompt"}
-    defaults |= {"answer_column": "answer"}
-    if arguments.data is not None:  # the run's split, columns and number are those of its own data
-        own = {name: own[name] for name in own if name in ("temperature", "max_new_tokens", "system_prompt", "metric")}
-    flags = {name: value for name, value in vars(arguments).items() if value is not None}
-    found = dict.fromkeys(("data", "metric", "config", "system_prompt", "chat_template_kwargs"))
-    found |= defaults | {name: value for name, value in own.items() if value is not None} | flags
-    if found["data"] is None:
+    """How the model is asked: flags, then what the run was configured with, then defaults."""
+    defaults = {"temperature": 1.0, "max_new_tokens": 512, "system_prompt": None, "chat_template_kwargs": None}
+    own: dict[str, Any] = {}
+    if run is not None and run.method == "shear":
+        recipe, training = run.configuration["recipe"], run.training
+        own = {name: training[name] for name in ("temperature", "chat_template_kwargs")}
+        own |= {"max_new_tokens": training["max_completion_length"], "system_prompt": recipe["system_prompt"]}
+        own["metric"] = [recipe["eval_metric"]]
+    elif arguments.data is None:
         own_way = "" if run is None else f" (a run of {run.method} asks in its own way, which this command does not)"
         raise ValueError(f"nothing says what {arguments.model} is to be asked{own_way}: give --data rows.jsonl.")
-    if found["metric"] is None:
+    found = defaults | own | {name: value for name, value in vars(arguments).items() if value is not None}
+    if "metric" not in found:
         raise ValueError("nothing says what answers are worth: give --metric answer_match, or another.")
     return found
 
 
-def _of_run(run: RunFolder) -> dict[str, Any]:
-    recipe, data, training = run.configuration["recipe"], run.configuration["data"], run.training
-    return {
-        "data": data["dataset_name"],
-        "config": data["dataset_config"],
-        "split": data["dataset_test_split"],
-        "metric": [recipe["eval_metric"]],
-        "rows": recipe["eval_rows"],
-        "prompt_column": recipe["prompt_column"],
-        "answer_column": recipe["answer_column"],
-        "system_prompt": recipe["system_prompt"],
-        "temperature": training["temperature"],
-        "max_new_tokens": training["max_completion_length"],
-        "chat_template_kwargs": training["chat_template_kwargs"],
-    }
-
-
-def _rows(given: Mapping[str, Any]) -> Any:
+def _rows(arguments: argparse.Namespace, given: Mapping[str, Any], run: RunFolder | None) -> Any:
+    """Rows of `--data`, else exactly those that the run held out."""
     import datasets
 
-    from rlft.data.prompts import load_held_out
+    from rlft.data.prompts import load_held_out, load_prompts
 
     datasets.disable_progress_bars()
-    names = ("config", "split", "prompt_column", "answer_column", "system_prompt", "rows")
-    return load_held_out(given["data"], **{name: given[name] for name in names})
+    flags = {name: given[name] for name in _OF_DATA if name in given}
+    if run is None or arguments.data is not None:
+        return load_held_out(arguments.data, system_prompt=given["system_prompt"], rows=arguments.rows, **flags)
+    if flags:
+        raise ValueError(f"--{next(iter(flags))} says how --data is read, and there is none; leave it out.")
+    recipe, data = run.configuration["recipe"], run.configuration["data"]
+    held_out = load_prompts(
+        data["dataset_name"],
+        config=data["dataset_config"],
+        train_split=data["dataset_train_split"],
+        test_split=data["dataset_test_split"],
+        prompt_column=recipe["prompt_column"],
+        answer_column=recipe["answer_column"],
+        system_prompt=given["system_prompt"],
+        held_out=recipe["eval_rows"],
+    )[1]
+    if not len(held_out):
+        raise ValueError(f"{run.run} held out no rows (--eval_rows 0); give --data rows.jsonl.")
+    return held_out.select(range(min(arguments.rows or len(held_out), len(held_out))))
 
 
 def _judges(specs: list[str], columns: list[str]) -> list[Any]:

@@ -25,7 +25,8 @@ CONFIGURATION: dict[str, Any] = {
         "answer_column": "answer",
         "system_prompt": None,
     },
-    "data": {"dataset_name": "tiny/addition-1", "dataset_config": None, "dataset_test_split": "test"},
+    "data": {"dataset_name": "tiny/addition-1", "dataset_config": None}
+    | {"dataset_train_split": "train", "dataset_test_split": "test"},
     "model": {"model_name_or_path": "tiny/addition-1", "model_revision": "main", "dtype": "float32"}
     | {"lora_r": 4, "lora_alpha": 8, "load_in_4bit": False, "load_in_8bit": False},
     "training": {"seed": 3, "credit": "shear", "temperature": 1.0, "max_completion_length": 6}

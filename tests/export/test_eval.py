@@ -53,6 +53,17 @@ def test_a_run_and_its_exports_say_the_same(
     assert len((tmp_path / "out/rows.jsonl").read_text().splitlines()) == 6 * 2 * (1 + 3)
 
 
+def test_a_run_is_asked_what_it_held_out_and_nothing_it_trained_on(
+    as_run: Make, adapter: Make, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = as_run(adapter(), data={"dataset_name": rows}, recipe={"eval_rows": 2})
+    figures(capsys, str(run), "--out", str(tmp_path / "out"))
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "out/rows.jsonl").read_text().splitlines()]
+    assert set(asked) == {"4+1=", "5+1="}  # the last rows, as there is no test split
+    assert main(["eval", str(run), "--split", "train"]) == 1
+    assert "--split says how --data is read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
