@@ -8,6 +8,8 @@ rlft rewards                    ready-made reward functions, for --reward_funcs
 rlft rewards audit FOLDER       what a reward model is worth, on users that it was not trained on
 rlft report RUN                 a run as one HTML page: curves, rewards, token weights, all rollouts to search
 rlft diagnose MODEL ROWS        does SHEAR's signal find labelled errors, beside controls
+rlft eval MODEL                 metrics of a model on held-out rows, with intervals, perhaps against another
+rlft export RUN                 a run's adapter and merged model, compared with what it saved, with a model card
 rlft index                      build a corpus's index, for --retriever
 rlft serve-retriever            serve a corpus as POST /retrieve
 """
@@ -25,6 +27,8 @@ from rlft import __version__
 from rlft.assets import shipped
 from rlft.check.command import Wrong, add_check, add_check_reward
 from rlft.credit.diagnose.command import add_diagnose
+from rlft.evaluate.command import add_eval
+from rlft.export.command import add_export
 from rlft.report.command import add_report
 
 _CORPUS_FLAGS = ("corpus", "index_folder")
@@ -206,7 +210,9 @@ def _parser() -> argparse.ArgumentParser:
 
     report = add_report(commands.add_parser("report", help="a run as one HTML page"))
     diagnosis = "does SHEAR's signal find labelled errors, beside controls"
-    for parsed in (report, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
+    export = add_export(commands.add_parser("export", help="a run's models, checked, with a model card"))
+    evaluation = add_eval(commands.add_parser("eval", help="metrics of a model on held-out rows, with intervals"))
+    for parsed in (report, evaluation, export, add_diagnose(commands.add_parser("diagnose", help=diagnosis))):
         parsed.set_defaults(run=run_or_refuse)
 
     index = commands.add_parser("index", help="build a corpus's index")

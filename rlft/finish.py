@@ -11,7 +11,7 @@ from typing import Any
 from transformers import ProgressCallback
 
 from rlft.configure import ConfigurationError
-from rlft.credit import CreditError
+from rlft.credit import CreditError, load_credit
 from rlft.evaluate.policy import HeldOut, evaluate_policy
 from rlft.prepare import DEV, Plan
 from rlft.record.callback import RecordCallback
@@ -19,6 +19,7 @@ from rlft.record.curve import draw_curve
 from rlft.record.folder import save_config
 from rlft.record.jsonl import read_jsonl
 from rlft.record.progress import ShortProgress
+from rlft.record.provenance import save_provenance
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
@@ -46,6 +47,12 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     args, folder = trainer.args, Path(trainer.args.output_dir)
     if args.should_save:
         save_config(folder, plan.configuration)
+        save_provenance(
+            folder,
+            bases={plan.model: plan.model_init_kwargs.get("revision")},
+            rows={"train": plan.train_rows, "held out": plan.held_out},
+            functions=[*trainer.reward_funcs, plan.metric, load_credit(args.credit)],
+        )
     trust, accuracy = TrustCallback(), HeldOut(trainer, list(plan.held_out), plan.metric)
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)

@@ -17,6 +17,7 @@ from rlft.configure import ConfigurationError
 from rlft.em.rounds import NothingToLearn
 from rlft.prepare_em import EMPlan
 from rlft.record.folder import save_config
+from rlft.record.provenance import save_provenance
 from rlft.record.rounds_curve import draw_rounds
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
@@ -71,6 +72,11 @@ def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
         trainer.claim_folder()
         if main:
             save_config(folder, plan.configuration)
+            save_provenance(
+                folder,
+                bases=dict.fromkeys(plan.bases, plan.model_init_kwargs.get("revision")),
+                rows={"train": plan.train_rows, "dev": plan.dev_rows, "held out": plan.test_rows},
+            )
         trainer.train()
         trainer.save_model()
         held_out = _held_out(trainer, plan)

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import ProgressCallback
 
+from rlft.credit import load_credit
 from rlft.evaluate.by_profiles import ByProfiles, Setting
 from rlft.finish import _run_rows, _short_endings, load_lines
 from rlft.prepare_prlm import PersonalPlan
@@ -15,6 +16,7 @@ from rlft.record.folder import save_config, write_whole
 from rlft.record.jsonl import read_jsonl, to_json
 from rlft.record.personal_curve import draw_personal
 from rlft.record.progress import ShortProgress
+from rlft.record.provenance import save_provenance
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
 from rlft.reward_models.plugin import personalization
@@ -56,6 +58,12 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     args, folder = trainer.args, Path(trainer.args.output_dir)
     if args.should_save:
         save_config(folder, plan.configuration)
+        save_provenance(
+            folder,
+            bases={plan.model: plan.model_init_kwargs.get("revision")},
+            rows={"train": plan.train_rows, "held out": plan.held_out},
+            functions=[*trainer.reward_funcs, load_credit(args.credit)],
+        )
     trust = TrustCallback()
     temperature = plan.arguments.eval_temperature
     held_out = ByProfiles(trainer, plan.held_out, plan.settings, plan.measure, temperature=temperature)

@@ -23,6 +23,7 @@ from rlft.record.folder import save_config, write_whole
 from rlft.record.forgetting_plot import draw_forgetting
 from rlft.record.jsonl import to_json
 from rlft.record.progress import ShortProgress
+from rlft.record.provenance import save_provenance
 from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
@@ -62,6 +63,10 @@ class Report:
         if self._main:
             together = {arm: args.to_dict() for arm, args in plan.arms.items()}
             save_config(plan.folder, plan.configuration | {"training": together})
+            probes = {f"probes, {which}": rows for which, rows in plan.probes.items()}
+            revision = plan.model_init_kwargs.get("revision")
+            rows = {"new": plan.new, "old": plan.old, **probes}
+            save_provenance(plan.folder, bases={plan.model: revision}, rows=rows)
 
     def train(self, arm: str, trainer: Any) -> None:
         """Train one arm, save it, verify what was saved, and write down what it kept and learnt.

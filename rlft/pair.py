@@ -32,6 +32,7 @@ from rlft.rollouts.policy import GREEDY, Policy
 from rlft.rollouts.ranking import filled_up
 from rlft.rollouts.reading import AnswerRollout
 from rlft.rollouts.transformers_policy import TransformersPolicy
+from rlft.saved import SAFETENSORS, refuse_pickles
 
 PassageLike = Passage | Mapping[str, Any] | str
 """A `Passage`, an object with `text` (or `contents`) and at will `title`, or a text."""
@@ -96,7 +97,7 @@ class DROPair:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         halves = {}
         settings: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        models = _models(saved, settings | ({} if dtype is None else {"dtype": dtype}))
+        models = _models(saved, settings | SAFETENSORS | ({} if dtype is None else {"dtype": dtype}))
         for role, (model, adapter) in models.items():
             place = saved.tokenizers[role]
             which = _revision(saved, role) if place == saved.models[role] else {}
@@ -234,6 +235,7 @@ def _models(saved: PairFolder, settings: dict[str, Any]) -> dict[str, tuple[Any,
 
 
 def _base(saved: PairFolder, role: str, settings: dict[str, Any]) -> Any:
+    refuse_pickles(saved.models[role])
     return AutoModelForCausalLM.from_pretrained(saved.models[role], **_revision(saved, role), **settings)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlft.rollouts.list_text import ListOptions
 from rlft.rollouts.reading import ReadingOptions
+from rlft.saved import refuse_pickles
 
 PAIR = "pair.json"
 SELECTOR, GENERATOR = ROLES = ("selector", "generator")
@@ -73,6 +74,8 @@ def read_pair_folder(folder: Path) -> PairFolder:
         raise ValueError(
             f"{folder}: {halves}. {_HOLDS} Merge the adapter into its base (merge_and_unload) to mix them."
         )
+    for role in ROLES:
+        refuse_pickles(folder / role)
     said = _read(folder / PAIR)
     try:
         models = {role: str(said[f"{role}_model"]) for role in ROLES}
@@ -113,6 +116,4 @@ def _kind(folder: Path, role: str) -> str:
     kind = next((kind for name, kind in files.items() if (half / name).is_file()), None)
     if kind is None:
         raise ValueError(f"{half} holds neither {' nor '.join(files)}. {_HOLDS}")
-    if not any(half.glob("*.safetensors")) and not any(half.glob("*.bin")):
-        raise ValueError(f"{half} holds no weights (*.safetensors, *.bin). {_HOLDS}")
     return kind

@@ -26,6 +26,7 @@ from rlft.record.folder import claim_output_dir
 from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.rewards import check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made, refuse_same_names
+from rlft.saved import SAFETENSORS, refuse_pickles
 from rlft.set_aside import set_aside
 from rlft.tiny import tasks
 from rlft.tiny.skeleton import skeleton
@@ -256,8 +257,13 @@ def tokenizer_of(model: ModelConfig, trust_remote_code: bool) -> Any:
 
 
 def model_path(name: str | None, seed: int) -> str:
-    """Folder or Hub id of the model; an embedded task's model is warmed up first."""
+    """Folder or Hub id of the model; an embedded task's model is warmed up first.
+
+    Raises:
+        ValueError: if there is none, or it would be read from a pickle.
+    """
     known = _known(name)
+    refuse_pickles(known)
     return str(tasks.warm_start(known, seed)) if known in tasks.TASKS else known
 
 
@@ -276,4 +282,4 @@ def model_init_kwargs_of(model: ModelConfig) -> dict[str, Any]:
         "dtype": model.dtype,
         "quantization_config": get_quantization_config(model),
     }
-    return {key: value for key, value in wanted.items() if value is not None}
+    return SAFETENSORS | {key: value for key, value in wanted.items() if value is not None}

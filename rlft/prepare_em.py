@@ -42,6 +42,11 @@ class EMPlan:
     smoke: bool
     started: float
 
+    @property
+    def bases(self) -> list[str]:
+        """Folders or Hub ids of the models that the run starts from."""
+        return [self.model]
+
 
 class QuestionSplits(NamedTuple):
     """Rows to train on, to choose the round by, and held out; and counts of rows left out."""

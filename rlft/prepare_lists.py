@@ -49,6 +49,11 @@ class ListPlan(EMPlan):
     retriever: Retriever | None
     warm_ups: dict[str, Dataset]
 
+    @property
+    def bases(self) -> list[str]:
+        """The generator's and, where it has its own, the selector's."""
+        return [self.model] if self.selector_model is None else [self.model, self.selector_model]
+
 
 def prepare_lists(
     name: str, recipe: ListArguments, data: ScriptArguments, model: ModelConfig, training: Any

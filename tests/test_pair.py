@@ -250,7 +250,7 @@ def whole_generator(folder: Path) -> None:
         (without("selector"), "has no selector/"),
         (without("pair.json"), r"has no pair.json\. A finished DRO run"),
         (without("selector/adapter_config.json"), "selector holds neither adapter_config.json nor config.json"),
-        (without("generator/adapter_model.safetensors"), "generator holds no weights"),
+        (without("generator/adapter_model.safetensors"), r"generator has no adapter_model\.safetensors"),
         (whole_generator, "selector/ holds an adapter and generator/ holds a whole model"),
         (lambda folder: (folder / "pair.json").write_text("{"), "pair.json is not JSON"),
         (lambda folder: (folder / "pair.json").write_text("[]"), "pair.json holds a list"),

@@ -34,12 +34,12 @@ PRIVATE_IN_TRL = {
 
 # From the ground up; a room imports from lower layers, or from its own layer where no circle results.
 LAYERS: list[set[str]] = [
-    {"assets", "stream"},
+    {"assets", "saved", "stream"},
     {"tiny", "data", "plugins", "compat"},
-    {"rollouts", "retrieval", "rewards", "record", "evaluate", "resume"},
+    {"rollouts", "retrieval", "rewards", "record", "run_folder", "evaluate", "resume"},
     {"credit", "em", "reward_models", "replay", "pair_folder", "health"},
     {"trainers", "report"},
-    {"pair"},
+    {"pair", "export"},
     {
         "arguments",
         "check",

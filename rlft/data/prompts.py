@@ -64,10 +64,38 @@ def load_prompts(
             f"{name}: split {train_split!r} has {len(splits[train_split])} rows and {held_out} were held out, so none "
             "is left to train on; lower --eval_rows, set --dataset_test_split, or give more data."
         )
-    renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
-    if system_prompt is not None:
-        renamed = [_conversations(split, system_prompt) for split in renamed]
-    return renamed[0], renamed[1]
+    read = [_read(split, name, prompt_column, answer_column, system_prompt) for split in (train, test)]
+    return read[0], read[1]
+
+
+def load_held_out(
+    name: str | None,
+    *,
+    config: str | None = None,
+    split: str = "test",
+    prompt_column: str = "prompt",
+    answer_column: str = "answer",
+    system_prompt: str | None = None,
+    rows: int = 0,
+) -> Dataset:
+    """Rows to evaluate on, of a file or split that nobody trains on.
+
+    Args:
+        name, config, prompt_column, answer_column, system_prompt: as for `load_prompts`.
+        split: the only split there is may have any name.
+        rows: the first ones; 0 is all (of an embedded task 512).
+
+    Raises:
+        DataError: as `load_prompts`.
+    """
+    splits = _load(name, config, rows or 512)
+    if split not in splits and len(splits) > 1:
+        raise DataError(f"{name} has no split {split!r}, only {listed(splits)}; set --split.")
+    found = splits[split] if split in splits else next(iter(splits.values()))
+    if not len(found):
+        raise DataError(f"{name}: split {split!r} has no rows; give a file or a split with some.")
+    kept = found.select(range(min(rows or len(found), len(found))))
+    return _read(kept, name, prompt_column, answer_column, system_prompt)
 
 
 def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
@@ -87,6 +115,13 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
             raise DataError(f"--dataset_name {name}: no such file.")
         return read_table(name, FORMATS[suffix])
     return load_dataset(name, config)
+
+
+def _read(
+    split: Dataset, name: str | None, prompt_column: str, answer_column: str, system_prompt: str | None
+) -> Dataset:
+    renamed = _renamed(split, name, prompt_column, answer_column)
+    return renamed if system_prompt is None else _conversations(renamed, system_prompt)
 
 
 def _recipes_of(task: str) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from bm25s.stopwords import STOPWORDS_EN
 
 from rlft.retrieval.corpus import Corpus, corpus_in_memory, fingerprint_of, open_corpus, scan_corpus
-from rlft.retrieval.index_folder import ensure_index
+from rlft.retrieval.index_folder import ensure_index, read_index
 from rlft.retrieval.passage import Passage, RetrievalError, refuse_bad_request
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets DEBUG for everyone
@@ -147,7 +147,8 @@ def _from_disk(path: Path, index: str | os.PathLike[str] | None, settings: Mappi
     identity = {"kind": "bm25", "format": 1, "words": _WORD, "corpus": fingerprint, **settings}
     folder = Path(f"{path}.bm25") if index is None else Path(index)
     ensure_index(folder, identity, functools.partial(_build, path, settings), replace=index is None)
-    return open_corpus(path, fingerprint, folder), bm25s.BM25.load(folder, mmap=True)
+    engine = read_index(folder, lambda: bm25s.BM25.load(folder, mmap=True))
+    return open_corpus(path, fingerprint, folder), engine
 
 
 def _build(path: Path, settings: Mapping[str, Any], folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from rlft.retrieval.index_folder import read_index
 from rlft.retrieval.passage import Passage, RetrievalError
 from rlft.retrieval.rows import passage_of_row
 
@@ -115,7 +116,8 @@ def scan_corpus(path: Path, folder: Path) -> FilePassages:
 
 def open_corpus(path: Path, fingerprint: str, folder: Path) -> Corpus:
     """The corpus that `scan_corpus` has checked."""
-    return Corpus(FilePassages(path, np.load(folder / _ROW_STARTS, mmap_mode="r")), fingerprint)
+    row_starts = read_index(folder, lambda: np.load(folder / _ROW_STARTS, mmap_mode="r"))
+    return Corpus(FilePassages(path, row_starts), fingerprint)
 
 
 def _row_starts(path: Path) -> np.ndarray:

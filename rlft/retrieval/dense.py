@@ -15,7 +15,7 @@ import numpy as np
 
 from rlft.retrieval.corpus import Corpus, corpus_in_memory, fingerprint_of, open_corpus, scan_corpus
 from rlft.retrieval.extras import optional
-from rlft.retrieval.index_folder import ensure_index
+from rlft.retrieval.index_folder import ensure_index, read_index
 from rlft.retrieval.passage import Passage, RetrievalError, refuse_bad_request
 
 _EMBEDDINGS = "embeddings.npy"
@@ -113,7 +113,7 @@ class DenseRetriever:
             replace=index is None,
         )
         corpus = open_corpus(path, fingerprint, folder)
-        embeddings_NH = np.asarray(np.load(folder / _EMBEDDINGS, mmap_mode="r"))
+        embeddings_NH = np.asarray(read_index(folder, lambda: np.load(folder / _EMBEDDINGS, mmap_mode="r")))
         self._refuse_other_encoder(corpus.passages[0], embeddings_NH[0], folder, encoder)
         return corpus, embeddings_NH
 

@@ -45,6 +45,20 @@ def ensure_index(
         ) from error
 
 
+def read_index(folder: Path, read: Callable[[], Any]) -> Any:
+    """What `read` makes of an index's files, which are arrays of numbers; numpy refuses pickled objects in them.
+
+    Raises:
+        RetrievalError: if they cannot be read.
+    """
+    try:
+        return read()
+    except (ValueError, OSError, EOFError) as error:
+        raise RetrievalError(
+            f"the index in {folder} cannot be read ({error}); delete the folder, so that it is built again"
+        ) from error
+
+
 def _difference(folder: Path, identity: Mapping[str, Any]) -> str | None:
     """What keeps the folder's index from being the wanted one; None if it is, empty if there is no folder."""
     if not folder.exists():

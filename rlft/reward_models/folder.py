@@ -17,6 +17,7 @@ from typing import Any
 
 from rlft.reward_models.pair_file import KINDS
 from rlft.reward_models.spec import ScorerSpec
+from rlft.saved import refuse_pickles
 
 SCORER, HELD_OUT = "scorer.json", "held_out.jsonl"
 _HOLDS = (
@@ -107,12 +108,14 @@ def check_tokenizer(found: ScorerFolder, tokenizer: Any) -> None:
 
 
 def _adapter_base(folder: Path) -> str | None:
-    kinds = {"adapter_config.json": "adapter_model*.safetensors", "config.json": "model*.safetensors"}
-    config = next((name for name in kinds if (folder / name).is_file()), None)
+    configs = ("adapter_config.json", "config.json")
+    config = next((name for name in configs if (folder / name).is_file()), None)
     if config is None:
-        raise ScorerError(f"{folder} holds neither {' nor '.join(kinds)}. {_HOLDS}")
-    if not any(folder.glob(kinds[config])):
-        raise ScorerError(f"{folder} has {config} but no {kinds[config]}; pickled weights are never read. {_HOLDS}")
+        raise ScorerError(f"{folder} holds neither {' nor '.join(configs)}. {_HOLDS}")
+    try:
+        refuse_pickles(folder)
+    except ValueError as error:
+        raise ScorerError(f"{error} {_HOLDS}") from error
     if config == "config.json":
         return None
     try:

@@ -8,6 +8,7 @@ from peft import PeftModel
 from torch import nn
 
 from rlft.pair_folder import GENERATOR, SELECTOR
+from rlft.saved import refuse_pickles
 from rlft.trainers.round_models import RoundModels
 
 KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
@@ -47,6 +48,7 @@ class PairModels:
     def at(self, folder: Path) -> nn.Module:
         """The model in a folder, in evaluation mode; it stays loaded."""
         role = folder.name
+        refuse_pickles(folder)
         if not self.shared:
             for other in self._at.keys() - {role}:
                 self.models[other].forget()

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rlft.record.stages import canonical, digest
+from rlft.saved import SAFETENSORS, refuse_pickles
 
 
 class RoundModels:
@@ -50,6 +51,7 @@ class RoundModels:
         """The model that `save_pretrained` left in a round's folder, trainable, in evaluation mode."""
         if self.peft_config is None:
             return self._base(str(folder)).eval()
+        refuse_pickles(folder)
         return PeftModel.from_pretrained(self.load_base(), str(folder), is_trainable=True).eval()
 
     def at(self, folder: Path) -> nn.Module:
@@ -95,8 +97,9 @@ class RoundModels:
         return self._base(self.base)
 
     def _base(self, path: str) -> Any:
+        refuse_pickles(path)
         with _whole_in_every_process():
-            model: Any = AutoModelForCausalLM.from_pretrained(path, **self.init_kwargs)
+            model: Any = AutoModelForCausalLM.from_pretrained(path, **(SAFETENSORS | self.init_kwargs))
         quantised = getattr(model, "is_quantized", False)
         return model if self.device is None or quantised else model.to(self.device)
 

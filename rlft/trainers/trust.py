@@ -32,6 +32,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_model_param_count
 
+from rlft.saved import SAFETENSORS, refuse_pickles
 from rlft.trainers.weights import Start, are_readable, gradient_norm, starts_of, trainable_weights
 
 logger = logging.getLogger(__name__)
@@ -165,9 +166,10 @@ def check_adapter(model: nn.Module, adapter_dir: str | os.PathLike[str], input_i
             every log-prob of the base model as it is.
     """
     dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    refuse_pickles(Path(adapter_dir))
     has_adapter = (Path(adapter_dir) / "adapter_config.json").is_file()
     loader: Any = AutoPeftModelForCausalLM if has_adapter else AutoModelForCausalLM
-    saved = loader.from_pretrained(str(adapter_dir), dtype=dtype).to(next(model.parameters()).device)
+    saved = loader.from_pretrained(str(adapter_dir), dtype=dtype, **SAFETENSORS).to(next(model.parameters()).device)
     saved_BTV = _log_probs(saved, input_ids)
     difference = (saved_BTV - _log_probs(model, input_ids)).abs().max().item()
     if not difference <= _TOLERANCE[dtype]:  # NaN fails too

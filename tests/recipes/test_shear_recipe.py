@@ -1,6 +1,7 @@
 """The main job as a user runs it: the smoke end to end, and bad input refused before a model is loaded."""
 
 import functools
+import hashlib
 import json
 import runpy
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import torch
 import yaml
 
+from rlft.cli import main
 from rlft.configure import ConfigurationError
+from rlft.record.provenance import read_provenance
 from rlft.record.rollouts import read_rollouts
 from tests import scripts
 
@@ -53,6 +56,25 @@ def test_the_best_checkpoint_by_dev_rows_is_kept(smoke: tuple[Path, str]) -> Non
     assert [path.name for path in folder.glob("checkpoint-*")] == [best["checkpoint"]] == [f"checkpoint-{best['step']}"]
     assert f"best by dev greedy_accuracy  {best['value']:.3f} at step {best['step']}, kept in" in text
     assert not (folder / "record/alarms.jsonl").exists()
+
+
+def test_what_the_run_was_made_of_is_written_down(smoke: tuple[Path, str]) -> None:
+    said = read_provenance(smoke[0])
+    assert said["data"]["held out"]["rows"] == 25
+    rewards = hashlib.sha256((scripts.ROOT / "rewards/exact_match.py").read_bytes()).hexdigest()
+    assert said["sources"]["exact_match"]["sha256"] == rewards
+    assert said["sources"].keys() == {"exact_match", "answer_match", "shear"}
+
+
+def test_rlft_eval_finds_the_accuracy_that_the_run_found(
+    smoke: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged = [json.loads(line) for line in (smoke[0] / "record/metrics.jsonl").read_text().splitlines()]
+    own = {name: value for row in logged for name, value in row.items() if name.startswith("accuracy/")}
+    assert main(["eval", str(smoke[0]), "--against", "base", "--samples", "0", "--json"]) == 0
+    (greedy,) = json.loads(capsys.readouterr().out)
+    assert greedy["models"]["smoke"]["value"] == own["accuracy/after_greedy"]
+    assert greedy["models"]["base"]["value"] == own["accuracy/before_greedy"]
 
 
 def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:

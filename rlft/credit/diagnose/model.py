@@ -20,6 +20,7 @@ from rlft.credit.diagnose.rows import LabelledText, read_labelled
 from rlft.credit.diagnose.scores import Diagnosis, diagnose, refuse_settings
 from rlft.credit.hidden import HiddenTap
 from rlft.data.prompts import DataError
+from rlft.saved import SAFETENSORS, refuse_pickles
 
 _ENTROPY_TOKENS = 256  # at once: the whole (T, V) in fp32 would be the largest tensor of all
 
@@ -88,7 +89,7 @@ def diagnose_model(
         raise ValueError(f"answer_marker={answer_marker!r} stands in no completion of a group with both outcomes.")
     tokenizer = _loaded(AutoTokenizer, model)
     encoded = [[_encoded(one, tokenizer, answer_marker) for one in group] for group in mixed]
-    loaded = _loaded(AutoModelForCausalLM, model, dtype="auto")
+    loaded = _loaded(AutoModelForCausalLM, model, dtype="auto", **SAFETENSORS)
     loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     found = diagnose(labelled_groups(loaded, encoded, batch_size=batch_size, hidden=hidden), **settings, seed=seed)
     return dataclasses.replace(found, counts=found.counts | {"groups": len(groups)})
@@ -132,6 +133,7 @@ def labelled_groups(
 
 def _loaded(kind: Any, folder: str | Path, **options: Any) -> Any:
     try:
+        refuse_pickles(folder)
         return kind.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(folder)!r} holds no model with its tokenizer: {error}") from error
