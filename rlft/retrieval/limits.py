@@ -1,4 +1,4 @@
-"""What one request to `rlft serve-retriever` may ask for, and the ASGI layer that stops a body which is too big or too slow.
+"""What one request to `rlft serve-retriever` may ask for; a body that is too big or too slow is stopped.
 
 The size of a body is counted as it arrives, since a client may say nothing about it, or something false.
 """
@@ -27,6 +27,9 @@ class Limits:
     """Within which the whole body must have arrived."""
     connections: int = 256
     """Open at once; another client is answered 503, which clients try again."""
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class TooMuch(Exception):

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
-from rlft.retrieval.limits import App, BoundedBody, Limits, TooMuch
+from rlft.retrieval.limits import DEFAULT_LIMITS, App, BoundedBody, Limits, TooMuch
 from rlft.retrieval.passage import RetrievalError, Retriever
 from rlft.retrieval.protocol import result_of
 
@@ -26,7 +26,7 @@ class Request(BaseModel):
     return_scores: bool = False
 
 
-def app_of(retriever: Retriever, topk: int = 3, limits: Limits = Limits()) -> App:
+def app_of(retriever: Retriever, topk: int = 3, limits: Limits = DEFAULT_LIMITS) -> App:
     """The server as an ASGI application: `POST /retrieve` and `GET /health`.
 
     Args:
@@ -78,7 +78,7 @@ def refuse_too_much(request: Request, limits: Limits) -> None:
 
 
 def serve(
-    retriever: Retriever, host: str = "127.0.0.1", port: int = 8000, topk: int = 3, limits: Limits = Limits()
+    retriever: Retriever, host: str = "127.0.0.1", port: int = 8000, topk: int = 3, limits: Limits = DEFAULT_LIMITS
 ) -> None:
     """Serve until interrupted, after one line that says where.
 

@@ -5,11 +5,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rlft.retrieval.limits import Limits
+from rlft.retrieval.limits import DEFAULT_LIMITS, Limits
 from rlft.retrieval.server import app_of
 
 
-def ask(retriever: Any, *chunks: bytes, limits: Limits = Limits(), pause: float = 0.0) -> tuple[int, Any]:
+def ask(retriever: Any, *chunks: bytes, limits: Limits = DEFAULT_LIMITS, pause: float = 0.0) -> tuple[int, Any]:
     """Status and JSON of the answer to one `POST /retrieve` whose body comes in pieces, a pause before each."""
     return asyncio.run(_ask(retriever, chunks, limits, pause))
 
