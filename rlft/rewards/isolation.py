@@ -32,6 +32,7 @@ def per_sample(
     processes: int | None = None,
     max_error_rate: float = 0.01,
     timeout_score: float | None = None,
+    memory_mb: int | None = None,
 ) -> "PerSample":
     """Turn a function of one sample into a TRL reward that runs in child processes.
 
@@ -43,6 +44,8 @@ def per_sample(
         processes: Child processes; default one per CPU core, at most 8.
         max_error_rate: Share of errors in one call above which `RewardError` is raised.
         timeout_score: Score of a sample that timed out. None = not applied.
+        memory_mb: Address space of a child process, of which Python and what `fn` imports take their part; a sample
+            that wants more is an error. None = no limit.
 
     Returns:
         A batch reward named like `fn`, for stock TRL too.
@@ -51,7 +54,8 @@ def per_sample(
         PluginError: if a child process could not find `fn`: a lambda, a nested function, a partial.
         RewardError: if `fn` asks for what cannot leave the trainer (`trainer_state`, `log_metric`, ...) or is async.
     """
-    return PerSample(fn, timeout, processes or min(8, os.cpu_count() or 1), max_error_rate, timeout_score)
+    processes = processes or min(8, os.cpu_count() or 1)
+    return PerSample(fn, timeout, processes, max_error_rate, timeout_score, memory_mb)
 
 
 class PerSample:
@@ -66,11 +70,12 @@ class PerSample:
         processes: int,
         max_error_rate: float,
         timeout_score: float | None,
+        memory_mb: int | None,
     ) -> None:
         functools.update_wrapper(self, fn, updated=())
         self.sample_fn = fn
         self.outcomes: Counter[Outcome] = Counter()
-        self._spec = spec_of(fn)
+        self._child = (spec_of(fn), memory_mb)
         self._parameters = _sample_parameters(fn)
         self.__signature__ = _batch_signature(self._parameters)
         self._timeout = timeout
@@ -134,7 +139,7 @@ class PerSample:
         if self._pool is None:
             # Not fork: a forked copy of a process with torch threads can deadlock.
             context = multiprocessing.get_context("forkserver")
-            pool = ProcessPool(self._processes, initializer=worker.load, initargs=(self._spec,), context=context)
+            pool = ProcessPool(self._processes, initializer=worker.load, initargs=self._child, context=context)
             self._pool, self._kill_pool = pool, weakref.finalize(self, _kill, pool)
         return self._pool
 
