@@ -93,6 +93,8 @@ def _prepare(
         held_out=recipe.eval_rows,
     )
     check_columns([*rewards, metric], train_rows.column_names)
+    if training.reward_weights and len(training.reward_weights) != len(rewards):
+        raise ValueError(f"--reward_weights has {len(training.reward_weights)} values for {len(rewards)} rewards.")
     table = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
     training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
@@ -161,7 +163,13 @@ def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
     name = _known(model.model_name_or_path)
     if name in tasks.TASKS:
         return tiny_model(char_tokenizer()).config
-    return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"--model_name_or_path {name} is no embedded task, no folder with a model's config.json and no Hub id that "
+            f"can be loaded: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None:

@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
     {
         "arguments",
         "configure",
+        "limits",
         "preflight",
         "prepare",
         "prepare_em",

@@ -88,8 +88,8 @@ def verify_scores(name: str, scores: Any, completions: Sequence[Any]) -> None:
     """
     if isinstance(scores, (str, bytes)) or not (isinstance(scores, Sequence) or getattr(scores, "ndim", None) == 1):
         raise RewardError(
-            f"reward {name!r} returned a {type(scores).__name__} ({short_repr(scores)}) where a list with one number or "
-            f"None per completion is expected. Return such a list from {name!r}."
+            f"reward {name!r} returned a {type(scores).__name__} ({short_repr(scores)}) where a list with one number "
+            f"or None per completion is expected. Return such a list from {name!r}."
         )
     if len(scores) != len(completions):
         raise RewardError(

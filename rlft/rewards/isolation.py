@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -108,9 +109,8 @@ class PerSample:
         """
         columns = self._columns({**kwargs, "completions": [last_text(c) for c in completions]})
         try:
-            rows = ({name: column[i] for name, column in columns.items()} for i in range(len(completions)))
-            futures = [self._running_pool().schedule(worker.score, (row,), timeout=self._timeout) for row in rows]
-            scored = [self._collect(future) for future in futures]
+            rows = [{name: column[i] for name, column in columns.items()} for i in range(len(completions))]
+            scored = self._scored(rows)
         except BaseException as error:
             self.close()  # an interrupted batch must not go on in the background
             if isinstance(error, RuntimeError):
@@ -142,6 +142,18 @@ class PerSample:
             pool = ProcessPool(self._processes, initializer=worker.load, initargs=self._child, context=context)
             self._pool, self._kill_pool = pool, weakref.finalize(self, _kill, pool)
         return self._pool
+
+    def _scored(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
+        try:
+            return self._scored_once(rows)
+        except BrokenProcessPool:
+            # pebble gives a pool up if a child died before it was known which sample it was at.
+            self.close()
+            return self._scored_once(rows)
+
+    def _scored_once(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
+        futures = [self._running_pool().schedule(worker.score, (row,), timeout=self._timeout) for row in rows]
+        return [self._collect(future) for future in futures]
 
     def _collect(self, future: "Future[Scored]") -> Scored:
         try:
