@@ -3,6 +3,7 @@
 An exception is turned into text here, because one that cannot be unpickled in the parent would break its pool.
 """
 
+import os
 import resource
 import signal
 import traceback
@@ -51,6 +52,15 @@ def score(arguments: dict[str, Any]) -> Scored:
     Returns:
         The sample's outcome.
     """
+    process = os.getpid()
+    try:
+        return _score(arguments)
+    finally:
+        if os.getpid() != process:  # a copy that the function has forked would score beside this child
+            os._exit(1)
+
+
+def _score(arguments: dict[str, Any]) -> Scored:
     if _loaded is None:
         return Scored(Outcome.ERROR, None, _load_failure)
     try:
