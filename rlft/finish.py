@@ -11,6 +11,7 @@ from transformers import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlft.credit import CreditError
+from rlft.disk import says_full_disk
 from rlft.evaluate.policy import HeldOut
 from rlft.prepare import Plan
 from rlft.record.callback import RecordCallback
@@ -25,6 +26,7 @@ from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 Results = dict[str, dict[str, float]]
 
 
+@says_full_disk
 def train_and_report(trainer: Any, plan: Plan) -> None:
     """Train, save, verify what was saved, and print where everything is.
 

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from rlft.configure import ConfigurationError
+from rlft.disk import says_full_disk
 from rlft.em.rounds import NothingToLearn
 from rlft.prepare_em import EMPlan, refusals
 from rlft.record.folder import save_config
@@ -47,6 +48,7 @@ class Method(NamedTuple):
     """What is drawn of a round's weights.json."""
 
 
+@says_full_disk
 def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
     """Train, save, verify what was saved, and print where everything is.
 

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import ProgressCallback
 
 from rlft.configure import ConfigurationError
+from rlft.disk import says_full_disk
 from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap
 from rlft.finish import load_lines
 from rlft.finish_em import reload_check
@@ -60,6 +61,7 @@ class Report:
             together = {arm: args.to_dict() for arm, args in plan.arms.items()}
             save_config(plan.folder, plan.configuration | {"training": together})
 
+    @says_full_disk
     def train(self, arm: str, trainer: Any) -> None:
         """Train one arm, save it, verify what was saved, and write down what it kept and learnt.
 

@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
     {
         "arguments",
         "configure",
+        "disk",
         "limits",
         "preflight",
         "prepare",
