@@ -114,6 +114,4 @@ def test_completions_that_end_at_once_are_trained_beside_others(
     trainer.train()
     assert math.isfinite(trainer.state.log_history[0]["loss"])
     rows = [*read_rollouts(Path(config.output_dir) / "record")]
-    assert [(len(row.token_ids), len(row.completion)) for row in rows] == [
-        (lengths[i % len(lengths)] + 1, lengths[i % len(lengths)]) for i in range(16)
-    ]
+    assert [len(row.token_ids) for row in rows] == [lengths[i % len(lengths)] + 1 for i in range(16)]

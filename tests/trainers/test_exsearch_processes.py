@@ -13,7 +13,7 @@ from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from rlft.trainers.em_learning import last_whole_checkpoint
 from tests import scripts
-from tests.trainers.processes import assert_same_end
+from tests.trainers.processes import assert_same_end, assert_same_losses, losses
 from tests.trainers.search_runs import NAME, model
 
 RECIPE = scripts.ROOT / "recipes/exsearch.py"
@@ -99,6 +99,7 @@ def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
         for path in (alone / "round-1", folder / "round-1", alone / "round-0")
     )
     assert_same_end(start, ours, theirs)
+    assert_same_losses(losses(alone), losses(folder))
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
