@@ -68,7 +68,7 @@ def load_prompts(
     renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
     for split in renamed:
         refuse_rows(split, str(name))
-    renamed[0] = _not_held_out(*renamed, str(name))
+    renamed[0] = _not_held_out(renamed[0], renamed[1], str(name))
     if system_prompt is not None:
         options = {"fn_kwargs": {"system": system_prompt}, "remove_columns": "prompt"}
         renamed = [split.map(_conversation, **options).rename_column("conversation", "prompt") for split in renamed]

@@ -99,4 +99,4 @@ def _handle(number: int, handler: Any) -> None:
 
 def _place() -> Iterator[Callable[[], Any]]:
     yield partial(os.chdir, os.getcwd())
-    yield partial(warnings.filters.__setitem__, slice(None), warnings.filters[:])  # type: ignore[attr-defined, index]
+    yield partial(warnings.filters.__setitem__, slice(None), warnings.filters[:])  # type: ignore[index]
