@@ -4,10 +4,12 @@ Each would end a run after its model is loaded, in the middle of a library, or, 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from rlft.arguments import RecipeArguments
 
 _RULES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
@@ -38,8 +40,8 @@ _RULES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
 )
 
 
-def refuse_limits(parsed: Iterable[Any]) -> None:
-    """Refuse values that no run can use, and what is not installed.
+def refuse_limits(parsed: Sequence[Any]) -> None:
+    """Refuse values that no run can use, and trackers that are not installed.
 
     Args:
         parsed: the filled dataclasses of a recipe.
@@ -48,14 +50,25 @@ def refuse_limits(parsed: Iterable[Any]) -> None:
         ValueError: naming an option, its value and what it must be.
     """
     values = {each.name: getattr(options, each.name) for options in parsed for each in fields(options)}
+    if values.get("model_name_or_path"):
+        _refuse_model(str(values["model_name_or_path"]))
+    weights, rewards = values.get("reward_weights"), values.get("reward_funcs")
+    if weights and any(isinstance(options, RecipeArguments) for options in parsed) and len(weights) != len(rewards):
+        raise ValueError(f"--reward_weights has {len(weights)} values for {len(rewards)} rewards.")
     for rule, holds, names in _RULES:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):  # nor for NaN
                 raise ValueError(f"--{name} {values[name]}: {rule}.")
-    if values.get("use_vllm") and find_spec("vllm") is None:
-        raise ValueError('--use_vllm needs vLLM, which is not installed: pip install "rlft[vllm]", or leave it out.')
     if values.get("report_to"):
         _refuse_trackers(values["report_to"])
+
+
+def _refuse_model(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"--model_name_or_path {name}: the folder has no config.json; an adapter's base has one.")
+    if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        raise ValueError(f"--model_name_or_path {name}: no such folder.")
 
 
 def _refuse_trackers(names: Iterable[str]) -> None:

@@ -18,10 +18,10 @@ from rlft.arguments import RecipeArguments
 from rlft.configure import ConfigurationError
 from rlft.credit import load_credit
 from rlft.data.prompts import load_prompts
+from rlft.disk import claim_writable
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
-from rlft.record.folder import claim_output_dir
 from rlft.rewards import RewardError, check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made
 from rlft.tiny import tasks
@@ -93,8 +93,6 @@ def _prepare(
         held_out=recipe.eval_rows,
     )
     check_columns([*rewards, metric], train_rows.column_names)
-    if training.reward_weights and len(training.reward_weights) != len(rewards):
-        raise ValueError(f"--reward_weights has {len(training.reward_weights)} values for {len(rewards)} rewards.")
     table = check_batch(training, len(train_rows), training.world_size)
     peft_config = peft_config_of(model, training.trust_remote_code)
     training.resume_from_checkpoint = _checkpoint(training.resume_from_checkpoint, training.output_dir)
@@ -129,7 +127,7 @@ def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     if training.process_index == 0:
         if chosen[0] in (None, "trainer_output"):
             chosen = [_free_folder(name)]
-        claim_output_dir(chosen[0], resume=resume)
+        claim_writable(chosen[0], resume)
     if PartialState().num_processes > 1:
         broadcast_object_list(chosen)
     return str(chosen[0])
@@ -163,13 +161,7 @@ def _config_of(model: ModelConfig, trust_remote_code: bool) -> Any:
     name = _known(model.model_name_or_path)
     if name in tasks.TASKS:
         return tiny_model(char_tokenizer()).config
-    try:
-        return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"--model_name_or_path {name} is no embedded task, no folder with a model's config.json and no Hub id that "
-            f"can be loaded: {' '.join(str(error).split())}"
-        ) from error
+    return AutoConfig.from_pretrained(name, revision=model.model_revision, trust_remote_code=trust_remote_code)
 
 
 def _checkpoint(wanted: str | bool | None, output_dir: str | None) -> str | None:

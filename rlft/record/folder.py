@@ -26,7 +26,6 @@ def claim_output_dir(path: str | os.PathLike[str], resume: bool) -> Path:
     Raises:
         NotADirectoryError: if `path` is a file.
         FileExistsError: if `path` holds another run and `resume` is False.
-        OSError: if `path` cannot be made or written to.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
@@ -39,12 +38,7 @@ def claim_output_dir(path: str | os.PathLike[str], resume: bool) -> Path:
             "run would mix with its own. Choose another folder with --output_dir, or go on with that run "
             "by --resume_from_checkpoint true."
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f"output_dir {str(folder)!r} cannot be made ({error}); name another --output_dir.") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"output_dir {str(folder)!r} cannot be written to; name another --output_dir.")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

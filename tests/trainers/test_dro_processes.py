@@ -232,8 +232,8 @@ def test_two_processes_do_what_one_does(run: Path, base: Path, tmp_path: Path) -
     assert alone == both
     assert alone["selector_rows"] % 8, "the last batch is not full"
     compare_models(run, tmp_path)
-    both = losses(tmp_path)
-    assert_same_losses(losses(run)[: len(both)], both)  # the other run goes on to a second round
+    found = losses(tmp_path)
+    assert_same_losses(losses(run)[: len(found)], found)  # the other run goes on to a second round
 
 
 def compare_models(run: Path, other: Path) -> None:
