@@ -74,6 +74,8 @@ def test_limits(attack):
 BEYOND = {
     "connection": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
     "address": "import socket\nsocket.getaddrinfo('localhost', 80)",
+    "listening": "import socket\nsocket.socket().bind(('127.0.0.1', 0))",
+    "another program": "import os\nos.execv('/bin/true', ['true'])",
     "datagram": "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port}))",
     "file of others": "open({file!r}, 'w').write('changed')",
     "file of others, without open": "import os\nos.truncate({file!r}, 0)",
