@@ -175,7 +175,7 @@ class Dying:
 def test_a_run_whose_retriever_died_goes_on_to_the_same_end(run: Path, tmp_path: Path) -> None:
     """Nothing is sampled as if nothing had been found; finished shards are kept."""
     with pytest.raises(RetrievalError, match="no answer in 6 tries"):
-        trainer(tmp_path, retriever=Dying(14)).train()
+        trainer(tmp_path, retriever=Dying(12)).train()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "round-1").glob("trajectories-*")}
     assert 0 < len(kept) < 3
     trainer(tmp_path).train()
