@@ -24,6 +24,8 @@ from rlft.rewards.worker import Scored
 
 _BATCH_NAME = {"completion": "completions", "prompt": "prompts"}
 _STAYS_IN_TRAINER = {"trainer_state", "log_extra", "log_metric", "environments"}
+_POOLS = 3
+"""Pools that a batch may take: pebble gives one up if a child died before it was known which sample it was at."""
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -144,12 +146,12 @@ class PerSample:
         return self._pool
 
     def _scored(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
-        try:
-            return self._scored_once(rows)
-        except BrokenProcessPool:
-            # pebble gives a pool up if a child died before it was known which sample it was at.
-            self.close()
-            return self._scored_once(rows)
+        for _ in range(_POOLS - 1):
+            try:
+                return self._scored_once(rows)
+            except BrokenProcessPool:
+                self.close()
+        return self._scored_once(rows)
 
     def _scored_once(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
         futures = [self._running_pool().schedule(worker.score, (row,), timeout=self._timeout) for row in rows]
