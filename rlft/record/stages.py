@@ -86,11 +86,11 @@ class Stages:
         """
         if self._finished(name):
             return
-        started = time.monotonic()
+        started = time.perf_counter()
         work()
         self._state.wait_for_everyone()
         if self._state.is_main_process:
-            self._enter(name, files, time.monotonic() - started)
+            self._enter(name, files, time.perf_counter() - started)
         self._state.wait_for_everyone()
 
     def _finished(self, name: str) -> bool:
