@@ -66,13 +66,10 @@ def load_prompts(
             "is left to train on; lower --eval_rows, set --dataset_test_split, or give more data."
         )
     renamed = [_renamed(split, name, prompt_column, answer_column) for split in (train, test)]
-    for split in renamed:
-        refuse_rows(split, str(name))
-    renamed[0] = _not_held_out(renamed[0], renamed[1], str(name))
     if system_prompt is not None:
         options = {"fn_kwargs": {"system": system_prompt}, "remove_columns": "prompt"}
         renamed = [split.map(_conversation, **options).rename_column("conversation", "prompt") for split in renamed]
-    return renamed[0], renamed[1]
+    return _not_held_out(renamed[0], renamed[1], str(name)), renamed[1]
 
 
 def _not_held_out(train: Dataset, test: Dataset, name: str) -> Dataset:
@@ -164,6 +161,7 @@ def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column
             if target in split.column_names:
                 split = split.remove_columns(target)
             split = split.rename_column(source, target)
+    refuse_rows(split, str(name))
     return split
 
 
