@@ -52,7 +52,7 @@ def refuse_limits(parsed: Sequence[Any]) -> None:
     values = {each.name: getattr(options, each.name) for options in parsed for each in fields(options)}
     if values.get("model_name_or_path"):
         _refuse_model(str(values["model_name_or_path"]))
-    weights, rewards = values.get("reward_weights"), values.get("reward_funcs")
+    weights, rewards = values.get("reward_weights") or [], values.get("reward_funcs") or []
     if weights and any(isinstance(options, RecipeArguments) for options in parsed) and len(weights) != len(rewards):
         raise ValueError(f"--reward_weights has {len(weights)} values for {len(rewards)} rewards.")
     for rule, holds, names in _RULES:
