@@ -22,7 +22,7 @@ def subject(completion: str) -> Any:
         "recursion": lambda: subject(completion),
         "import": lambda: __import__("no_such_module"),
         "interrupt": interrupt,
-        "memory": lambda: float(len(bytearray(2**33))),
+        "memory": lambda: float(len(bytearray(2**35))),
         "flood": flood,
         "directory": lambda: os.chdir("/") or 1.0,
         "thread": leave_a_thread,

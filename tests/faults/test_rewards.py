@@ -259,7 +259,7 @@ HARMLESS = {"flood": 1.0, "directory": 1.0, "thread": 1.0, "fork": 1.0, "fork an
 
 @pytest.fixture(scope="module")
 def isolated() -> Iterator[PerSample]:
-    reward = per_sample(subject, processes=1, max_error_rate=1.0, timeout=20.0, memory_mb=2048)
+    reward = per_sample(subject, processes=1, max_error_rate=1.0, timeout=20.0, memory_mb=16_384)
     yield reward
     reward.close()
 
