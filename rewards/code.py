@@ -20,24 +20,49 @@ from typing import Any
 
 _MB = 2**20
 _FILE_MB = 16
+_FILES = 64
 _READY = b"ready\n"
 _BLOCK = re.compile(r"```(?:python|py)[ \t]*\n(.*?)```", re.DOTALL)
 
 # The child's own program. It sets its limits itself: Python code between fork and exec (preexec_fn) can deadlock
-# beside torch's threads. Its stdout is kept as the channel of the verdict, and the solution gets /dev/null.
+# beside torch's threads. Its stdout is kept as the channel of the verdict, and the solution gets /dev/null. What Python
+# reports to an audit hook is refused where it reaches beyond the folder: it keeps accidents in, not an attacker who
+# calls the C library.
 _HARNESS = """
-import json, os, resource, sys
+import json, os, re, resource, sys
+
+BEYOND = re.compile(
+    r"os\\.(fork|forkpty|posix_spawn|exec|system|kill|killpg)$|subprocess\\.Popen$"  # NPROC does not bind root
+    r"|socket\\.(connect|bind|getaddrinfo|gethostby|sendto|sendmsg)"
+)
+CHANGING = re.compile(r"os\\.(remove|rename|rmdir|mkdir|link|symlink|truncate|chmod|chown|utime|setxattr)$")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def main():
     job = json.load(sys.stdin)
     channel, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for name, value in job["limits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    # RLIMIT_NPROC does not bind root, so Python itself refuses new processes too.
-    refused = {"os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "subprocess.Popen"}
+    folder, foreign = os.getcwd(), re.compile(rf"/proc/(?!{os.getpid()}(/|$))[0-9]+")
+    files = job["files"]
+    def place(path):
+        return os.path.realpath(f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path))
+    def outside(path):
+        return place(path) not in (folder, os.devnull) and not place(path).startswith(folder + os.sep)
+    def changed(event, args):  # paths, and the folders that they are relative to, -1 for the working directory
+        if event in ("os.rename", "os.link"):
+            return [*args[:2], *(fd for fd in args[2:4] if fd != -1)]
+        relative = args[-1:] if event not in ("os.truncate", "os.setxattr") else ()
+        return [args[1] if event == "os.symlink" else args[0], *(fd for fd in relative if fd != -1)]
     def hook(event, args):
-        if event in refused:
+        nonlocal files
+        if BEYOND.match(event) or CHANGING.match(event) and any(map(outside, changed(event, args))):
             raise PermissionError(event)
+        if event == "open" and not isinstance(args[0], int):
+            writes = bool(args[2] & WRITING)
+            files -= writes
+            if foreign.match(place(args[0])) or writes and (files < 0 or outside(args[0])):
+                raise PermissionError(args[0])
     sys.addaudithook(hook)
     bytes(32 * 2**20)  # a memory limit too low for anything to run must not look like a wrong solution
     os.write(channel, b"ready\\n")
@@ -64,8 +89,9 @@ def code(
     """Score 1.0 where the solution passes its tests, else 0.0.
 
     The solution is the last ```python block of the completion, or the whole text if there is none. It runs with the
-    tests in `python -I`, in an empty temporary folder, without your environment, and may start no process. A sample
-    passes only if the end of the tests is reached, so `exit(0)` earns nothing.
+    tests in `python -I`, in an empty temporary folder, without your environment. It may start no process, open no
+    connection, and change nothing outside that folder. A sample passes only if the end of the tests is reached, so
+    `exit(0)` earns nothing.
 
     Args:
         completions: B strings or message lists.
@@ -92,7 +118,7 @@ def code(
         "RLIMIT_CORE": 0,
     }
     jobs = [
-        {"solution": _solution(_text(completion)), "tests": tests, "limits": limits}
+        {"solution": _solution(_text(completion)), "tests": tests, "limits": limits, "files": _FILES}
         for completion, tests in zip(completions, answer, strict=True)
     ]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
@@ -106,7 +132,7 @@ def _passes(job: dict[str, Any], wall_seconds: float) -> bool:
         request.write(json.dumps({**job, "secret": secret}).encode())
         request.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-I", "-c", _HARNESS],
+            [sys.executable, "-IB", "-c", _HARNESS],
             stdin=request,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

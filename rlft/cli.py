@@ -148,9 +148,11 @@ def serve_retriever(arguments: argparse.Namespace) -> None:
     try:
         for module in ("fastapi", "uvicorn"):  # before an index is built for minutes
             optional(module, "serve")
+        from rlft.retrieval.limits import Limits
         from rlft.retrieval.server import serve
 
-        serve(_retriever(arguments), arguments.host, arguments.port, arguments.topk)
+        limits = Limits(queries=arguments.max_queries)
+        serve(_retriever(arguments), arguments.host, arguments.port, arguments.topk, limits)
     except RetrievalError as error:
         raise CommandError(error) from error
 
@@ -223,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too; default: this one")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
     serve.add_argument("--topk", type=int, default=3, help="passages per query where a client does not say; default: 3")
+    serve.add_argument("--max_queries", type=int, default=4096, help="queries in one request; default: 4096")
     serve.set_defaults(run=serve_retriever)
     return parser
 

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 import yaml
 
 from rlft.assets import shipped
+from rlft.limits import refuse_limits
 
+_BATCH = "num_generations, per_device_train_batch_size, gradient_accumulation_steps and steps_per_generation"
 COMMON = {
     "model_name_or_path": "Model folder or Hub id; names that begin with tiny/ are embedded.",
     "dataset_name": "Dataset file or Hub id; names that begin with tiny/ are embedded.",
@@ -77,7 +79,7 @@ def parse_recipe(
         raise SystemExit(0)
     path = _setting(recipe, _take(arguments, "--config") or default)
     content = _read(path)
-    for key, value in content.pop("env", {}).items():
+    for key, value in _environment(content, path).items():
         os.environ.setdefault(key, str(value))
 
     # TRL sets these fields itself; the warning is not about anything a user wrote.
@@ -96,9 +98,12 @@ def parse_recipe(
     parser.error = _refuse  # type: ignore[method-assign]  # argparse would print six hundred flags first
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
-    except (ValueError, TypeError) as error:
+        _refuse_unknown([word.lstrip("-").partition("=")[0] for word in rest], known, "unknown argument")
+        refuse_limits(parsed)
+    except (ValueError, TypeError, ImportError) as error:
         raise ConfigurationError(str(error)) from error
-    _refuse_unknown([word.lstrip("-").partition("=")[0] for word in rest], known, "unknown argument")
+    except ZeroDivisionError as error:  # of TRL's batch arithmetic
+        raise ConfigurationError(f"{_BATCH} must be at least 1 each; one of them is 0.") from error
     return tuple(parsed)
 
 
@@ -132,14 +137,31 @@ def _take(arguments: list[str], flag: str) -> str | None:
     return None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key may stand twice, of which PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"{twice[0]!r} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} must hold `key: value` lines, found {type(content).__name__}.")
     return content
+
+
+def _environment(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    found = content.pop("env", {})
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{path}: env must hold `NAME: value` lines, found {type(found).__name__}.")
+    return found
 
 
 def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:

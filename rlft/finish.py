@@ -12,6 +12,7 @@ from transformers import ProgressCallback
 
 from rlft.configure import ConfigurationError
 from rlft.credit import CreditError, load_credit
+from rlft.disk import says_full_disk
 from rlft.evaluate.policy import HeldOut, evaluate_policy
 from rlft.prepare import DEV, Plan
 from rlft.record.callback import RecordCallback
@@ -33,6 +34,7 @@ from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
 Results = dict[str, dict[str, float]]
 
 
+@says_full_disk
 def train_and_report(trainer: Any, plan: Plan) -> None:
     """Train, save, verify what was saved, and print where everything is.
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from rlft.checks import refusals
 from rlft.configure import ConfigurationError
+from rlft.disk import says_full_disk
 from rlft.em.rounds import NothingToLearn
 from rlft.prepare_em import EMPlan
 from rlft.record.folder import save_config
@@ -51,6 +52,7 @@ class Method(NamedTuple):
     """What is drawn of a round's weights.json."""
 
 
+@says_full_disk
 def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
     """Train, save, verify what was saved, and print where everything is.
 

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import ProgressCallback
 
 from rlft.credit import load_credit
+from rlft.disk import says_full_disk
 from rlft.evaluate.by_profiles import ByProfiles, Setting
 from rlft.finish import _run_rows, _short_endings, load_lines
 from rlft.prepare_prlm import PersonalPlan
@@ -43,6 +44,7 @@ def rewards_of(plan: PersonalPlan, training: Any) -> list[Any] | None:
     return [*plan.reward_funcs, personal]
 
 
+@says_full_disk
 def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     """Train, save, evaluate, verify what was saved, and print where everything is.
 

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import ProgressCallback
 
 from rlft.configure import ConfigurationError
+from rlft.disk import says_full_disk
 from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap
 from rlft.finish import load_lines
 from rlft.finish_em import reload_check
@@ -68,6 +69,7 @@ class Report:
             rows = {"new": plan.new, "old": plan.old, **probes}
             save_provenance(plan.folder, bases={plan.model: revision}, rows=rows)
 
+    @says_full_disk
     def train(self, arm: str, trainer: Any) -> None:
         """Train one arm, save it, verify what was saved, and write down what it kept and learnt.
 

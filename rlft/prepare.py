@@ -18,11 +18,11 @@ from rlft.arguments import RecipeArguments
 from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
 from rlft.data.prompts import load_prompts
+from rlft.disk import claim_writable
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
 from rlft.preflight_prompts import check_prompts, check_tokenizer, positions_of
-from rlft.record.folder import claim_output_dir
 from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.rewards import check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made, refuse_same_names
@@ -210,7 +210,7 @@ def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     if training.process_index == 0:
         if chosen[0] in (None, "trainer_output"):
             chosen = [_free_folder(name)]
-        claim_output_dir(chosen[0], resume=resume)
+        claim_writable(chosen[0], resume)
     if PartialState().num_processes > 1:
         broadcast_object_list(chosen)
     return str(chosen[0])

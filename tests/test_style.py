@@ -45,6 +45,8 @@ LAYERS: list[set[str]] = [
         "check",
         "checks",
         "configure",
+        "disk",
+        "limits",
         "preflight",
         "preflight_prompts",
         "prepare",

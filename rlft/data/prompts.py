@@ -1,6 +1,7 @@
 """Rows for reinforcement learning: a `prompt`, an `answer`, and whatever other columns the rewards read."""
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,13 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from rlft.assets import shipped
+from rlft.data.prompt_rows import DataError, refuse_rows, without_prompts_of
 from rlft.tiny.tasks import SMOKE, TASKS, PromptTask
 
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 TINY_TRAIN_ROWS = 16_000
 TINY_SEED, TINY_HELD_OUT_SEED = 11, 22
-
-
-class DataError(ValueError):
-    """A dataset that cannot be trained on."""
+logger = logging.getLogger(__name__)
 
 
 def load_prompts(
@@ -44,11 +43,14 @@ def load_prompts(
         held_out: held-out rows wanted.
 
     Returns:
-        (training rows, at most `held_out` held-out rows); no row is in both.
+        (training rows, at most `held_out` held-out rows). A training row whose prompt is held out is left out; a
+        warning says how many.
 
     Raises:
-        DataError: on a missing split or column, or an empty split.
+        DataError: on a missing split or column, an empty split, a prompt that is none, or an answer that is NaN.
     """
+    if held_out < 0:
+        raise DataError(f"--eval_rows {held_out}: it counts held-out rows and must be at least 0.")
     splits = _load(name, config, held_out)
     if train_split not in splits:
         raise DataError(f"{name} has no split {train_split!r}, only {listed(splits)}; set --dataset_train_split.")
@@ -65,7 +67,19 @@ def load_prompts(
             "is left to train on; lower --eval_rows, set --dataset_test_split, or give more data."
         )
     read = [_read(split, name, prompt_column, answer_column, system_prompt) for split in (train, test)]
-    return read[0], read[1]
+    return _not_held_out(read[0], read[1], str(name)), read[1]
+
+
+def _not_held_out(train: Dataset, test: Dataset, name: str) -> Dataset:
+    kept = without_prompts_of(train, test)
+    if not len(kept):
+        raise DataError(
+            f"{name}: each of the {len(train)} training rows has a prompt that is held out too; lower --eval_rows, or "
+            "give more prompts."
+        )
+    if len(kept) < len(train):
+        logger.warning("%s: %d training rows are left out: their prompts are held out.", name, len(train) - len(kept))
+    return kept
 
 
 def load_held_out(
@@ -99,7 +113,7 @@ def load_held_out(
 
 
 def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
-    if name is None:
+    if not name:
         raise DataError("no dataset: set --dataset_name to tiny/addition, a file, or a Hub id.")
     task = TASKS.get(name)
     if isinstance(task, PromptTask):
@@ -112,9 +126,15 @@ def _load(name: str | None, config: str | None, held_out: int) -> DatasetDict:
     suffix = Path(name).suffix
     if suffix in FORMATS:
         if not Path(name).is_file():
-            raise DataError(f"--dataset_name {name}: no such file.")
+            raise DataError(f"--dataset_name {name}: no such file{' but a folder' * Path(name).is_dir()}.")
         return read_table(name, FORMATS[suffix])
-    return load_dataset(name, config)
+    try:
+        return load_dataset(name, config)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"--dataset_name {name} is no file that ends in {', '.join(FORMATS)}, and cannot be loaded as a folder or "
+            f"from the Hub either: {error}"
+        ) from error
 
 
 def _read(
@@ -135,10 +155,21 @@ def _recipes_of(task: str) -> list[str]:
 def read_table(name: str, kind: str) -> DatasetDict:
     if not Path(name).read_bytes().strip():
         raise DataError(f"{name} is empty; give a file with one row per line.")
+    if kind != "parquet":
+        _refuse_other_encodings(name)
     try:
         return load_dataset(kind, data_files=name)
-    except DatasetGenerationError as error:
-        raise DataError(f"{name} cannot be read as {kind}: {error.__cause__ or error}") from error
+    except (DatasetGenerationError, ValueError) as error:
+        raise DataError(f"{name} cannot be read as {kind}: {error.__cause__ or error} Is it cut off?") from error
+
+
+def _refuse_other_encodings(name: str) -> None:
+    with Path(name).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{name}, line {number} is not UTF-8 ({error.reason}); convert the file.") from error
 
 
 def _tiny(task: PromptTask, held_out: int) -> DatasetDict:
@@ -165,6 +196,7 @@ def _renamed(split: Dataset, name: str | None, prompt_column: str, answer_column
             if target in split.column_names:
                 split = split.remove_columns(target)
             split = split.rename_column(source, target)
+    refuse_rows(split, str(name))
     return split
 
 

@@ -1,7 +1,8 @@
 """The boundary that every reward crosses: what it returned is verified, what it raised is named, a hang is ended.
 
 `checked(fn)` keeps TRL's contract (`fn(completions=..., **columns) -> list[float | None]`) and never changes a
-value, so training with it is bit-identical to training without.
+value: training with it is bit-identical to training without, where the reward leaves its arguments and the state of
+the process alone. Where it does not, training is kept from that (rlft/rewards/surroundings.py).
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlft.rewards.outcomes import RewardError
+from rlft.rewards.surroundings import own_copy, surroundings_kept
 from rlft.rewards.watchdog import DeadlineExpired, call_within
 
 _FLOAT32_MAX = 3.4028234663852886e38
@@ -46,28 +48,30 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
     def plain(*, completions: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
         try:
-            scores = call_within(timeout, lambda: fn(completions=completions, **kwargs))
+            with surroundings_kept(completions):
+                scores = call_within(timeout, lambda: fn(**own_copy({"completions": completions, **kwargs})))
+            wrapper.seconds = time.perf_counter() - started
+            verify_scores(name, scores, completions)
         except DeadlineExpired as error:
             raise RewardError(too_slow) from error
         except RewardError:
             raise
         except (Exception, SystemExit) as error:
             raise RewardError(_raised(name, error, completions)) from error
-        wrapper.seconds = time.perf_counter() - started
-        verify_scores(name, scores, completions)
         return scores
 
     async def awaited(*, completions: Sequence[Any], **kwargs: Any) -> Any:
         started, limit = time.perf_counter(), asyncio.timeout(timeout)
         try:
-            async with limit:
-                scores = await fn(completions=completions, **kwargs)
+            with surroundings_kept(completions):
+                async with limit:
+                    scores = await fn(**own_copy({"completions": completions, **kwargs}))
+            wrapper.seconds = time.perf_counter() - started
+            verify_scores(name, scores, completions)
         except RewardError:
             raise
         except (Exception, SystemExit) as error:
             raise RewardError(too_slow if limit.expired() else _raised(name, error, completions)) from error
-        wrapper.seconds = time.perf_counter() - started
-        verify_scores(name, scores, completions)
         return scores
 
     wrapper: Any = functools.update_wrapper(awaited if _is_async(fn) else plain, fn, updated=())
@@ -89,8 +93,8 @@ def verify_scores(name: str, scores: Any, completions: Sequence[Any]) -> None:
     """
     if isinstance(scores, (str, bytes)) or not (isinstance(scores, Sequence) or getattr(scores, "ndim", None) == 1):
         raise RewardError(
-            f"reward {name!r} returned a {type(scores).__name__} ({_short(scores)}) where a list with one number or "
-            f"None per completion is expected. Return such a list from {name!r}."
+            f"reward {name!r} returned a {type(scores).__name__} ({short_repr(scores)}) where a list with one number "
+            f"or None per completion is expected. Return such a list from {name!r}."
         )
     if len(scores) != len(completions):
         raise RewardError(
@@ -100,8 +104,8 @@ def verify_scores(name: str, scores: Any, completions: Sequence[Any]) -> None:
     for i, score in enumerate(scores):
         if score is not None and not is_finite_number(score):
             raise RewardError(
-                f"reward {name!r} returned {_short(score)} ({type(score).__name__}) for completion {i} of "
-                f"{len(completions)}, which starts {_short(completions[i])}. Each value must be a finite number; "
+                f"reward {name!r} returned {short_repr(score)} ({type(score).__name__}) for completion {i} of "
+                f"{len(completions)}, which starts {short_repr(completions[i])}. Each value must be a finite number; "
                 "return None where the reward does not apply."
             )
 
@@ -135,7 +139,7 @@ def refuse_unscored_groups(rewards_NF: Any, group_size: int, names: Sequence[str
         if all(score is None or math.isnan(score) for row in group for score in row):
             raise RewardError(
                 f"no reward applied to any of the {group_size} completions of group {start // group_size}: "
-                f"{', '.join(names)} all returned None. Prompt: {_short(prompts[start])}. Drop such prompts from "
+                f"{', '.join(names)} all returned None. Prompt: {short_repr(prompts[start])}. Drop such prompts from "
                 "the dataset, or add a reward that scores them."
             )
 
@@ -170,6 +174,10 @@ def _raised(name: str, error: BaseException, completions: Sequence[Any]) -> str:
     )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short_repr(value: Any) -> str:
+    """At most 120 characters of `repr(value)`, for messages."""
+    try:
+        text = repr(value)
+    except Exception as error:  # such as that of an int with more than 4300 digits
+        text = f"something that cannot be shown: {error}"
     return text if len(text) <= 120 else f"{text[:120]}..."

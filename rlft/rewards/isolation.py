@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -23,6 +24,8 @@ from rlft.rewards.worker import Scored
 
 _BATCH_NAME = {"completion": "completions", "prompt": "prompts"}
 _STAYS_IN_TRAINER = {"trainer_state", "log_extra", "log_metric", "environments"}
+_POOLS = 3
+"""Pools that a batch may take: pebble gives one up if a child died before it was known which sample it was at."""
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -32,6 +35,7 @@ def per_sample(
     processes: int | None = None,
     max_error_rate: float = 0.01,
     timeout_score: float | None = None,
+    memory_mb: int | None = None,
 ) -> "PerSample":
     """Turn a function of one sample into a TRL reward that runs in child processes.
 
@@ -43,6 +47,8 @@ def per_sample(
         processes: Child processes; default one per CPU core, at most 8.
         max_error_rate: Share of errors in one call above which `RewardError` is raised.
         timeout_score: Score of a sample that timed out. None = not applied.
+        memory_mb: Address space of a child process, of which Python and what `fn` imports take their part; a sample
+            that wants more is an error. None = no limit.
 
     Returns:
         A batch reward named like `fn`, for stock TRL too.
@@ -51,7 +57,8 @@ def per_sample(
         PluginError: if a child process could not find `fn`: a lambda, a nested function, a partial.
         RewardError: if `fn` asks for what cannot leave the trainer (`trainer_state`, `log_metric`, ...) or is async.
     """
-    return PerSample(fn, timeout, processes or min(8, os.cpu_count() or 1), max_error_rate, timeout_score)
+    processes = processes or min(8, os.cpu_count() or 1)
+    return PerSample(fn, timeout, processes, max_error_rate, timeout_score, memory_mb)
 
 
 class PerSample:
@@ -66,11 +73,12 @@ class PerSample:
         processes: int,
         max_error_rate: float,
         timeout_score: float | None,
+        memory_mb: int | None,
     ) -> None:
         functools.update_wrapper(self, fn, updated=())
         self.sample_fn = fn
         self.outcomes: Counter[Outcome] = Counter()
-        self._spec = spec_of(fn)
+        self._child = (spec_of(fn), memory_mb)
         self._parameters = _sample_parameters(fn)
         self.__signature__ = _batch_signature(self._parameters)
         self._timeout = timeout
@@ -103,9 +111,8 @@ class PerSample:
         """
         columns = self._columns({**kwargs, "completions": [last_text(c) for c in completions]})
         try:
-            rows = ({name: column[i] for name, column in columns.items()} for i in range(len(completions)))
-            futures = [self._running_pool().schedule(worker.score, (row,), timeout=self._timeout) for row in rows]
-            scored = [self._collect(future) for future in futures]
+            rows = [{name: column[i] for name, column in columns.items()} for i in range(len(completions))]
+            scored = self._scored(rows)
         except BaseException as error:
             self.close()  # an interrupted batch must not go on in the background
             if isinstance(error, RuntimeError):
@@ -134,9 +141,21 @@ class PerSample:
         if self._pool is None:
             # Not fork: a forked copy of a process with torch threads can deadlock.
             context = multiprocessing.get_context("forkserver")
-            pool = ProcessPool(self._processes, initializer=worker.load, initargs=(self._spec,), context=context)
+            pool = ProcessPool(self._processes, initializer=worker.load, initargs=self._child, context=context)
             self._pool, self._kill_pool = pool, weakref.finalize(self, _kill, pool)
         return self._pool
+
+    def _scored(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
+        for _ in range(_POOLS - 1):
+            try:
+                return self._scored_once(rows)
+            except BrokenProcessPool:
+                self.close()
+        return self._scored_once(rows)
+
+    def _scored_once(self, rows: Sequence[dict[str, Any]]) -> list[Scored]:
+        futures = [self._running_pool().schedule(worker.score, (row,), timeout=self._timeout) for row in rows]
+        return [self._collect(future) for future in futures]
 
     def _collect(self, future: "Future[Scored]") -> Scored:
         try:

@@ -3,13 +3,15 @@
 An exception is turned into text here, because one that cannot be unpickled in the parent would break its pool.
 """
 
+import os
+import resource
 import signal
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rlft.plugins import resolve
-from rlft.rewards.boundary import is_finite_number
+from rlft.rewards.boundary import is_finite_number, short_repr
 from rlft.rewards.outcomes import Outcome, Unparseable
 
 
@@ -25,11 +27,13 @@ _loaded: Callable[..., Any] | None = None
 _load_failure = ""
 
 
-def load(spec: str) -> None:
-    """Pool initializer: find the function. A failure is kept for the first sample, where the parent can see it."""
+def load(spec: str, memory_mb: int | None) -> None:
+    """Pool initializer: set the limit and find the function. A failure is kept for the first sample's detail."""
     global _loaded, _load_failure
     # pebble's own SIGTERM handler runs in Python, so a child inside C code would outlive its deadline by seconds.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if memory_mb is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb * 2**20, memory_mb * 2**20))
     try:
         found = resolve(spec, kind="per-sample reward")
     except ValueError:
@@ -48,6 +52,15 @@ def score(arguments: dict[str, Any]) -> Scored:
     Returns:
         The sample's outcome.
     """
+    process = os.getpid()
+    try:
+        return _score(arguments)
+    finally:
+        if os.getpid() != process:  # a copy that the function has forked would score beside this child
+            os._exit(1)
+
+
+def _score(arguments: dict[str, Any]) -> Scored:
     if _loaded is None:
         return Scored(Outcome.ERROR, None, _load_failure)
     try:
@@ -59,7 +72,6 @@ def score(arguments: dict[str, Any]) -> Scored:
     if value is None:
         return Scored(Outcome.SKIPPED, None)
     if not is_finite_number(value):
-        return Scored(
-            Outcome.ERROR, None, f"returned {value!r:.120} ({type(value).__name__}), not a finite number or None"
-        )
+        said = f"returned {short_repr(value)} ({type(value).__name__}), not a finite number or None"
+        return Scored(Outcome.ERROR, None, said)
     return Scored(Outcome.OK if value > 0 else Outcome.WRONG, float(value))

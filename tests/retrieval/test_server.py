@@ -1,6 +1,8 @@
 """`rlft serve-retriever` and `rlft index`, as commands, and clients of the public protocol."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +20,8 @@ from tests.retrieval.conftest import some_rows
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
+
+from tests.retrieval.asgi import ask
 
 
 @pytest.fixture(scope="module")
@@ -88,26 +92,43 @@ def test_bad_requests_are_refused_and_the_server_goes_on(url: str, payload: Any)
     assert post(url, {"queries": ["amber"]})["result"]
 
 
+def test_it_listens_to_this_machine_only(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line}
+    assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_clients_that_send_nothing_or_stop_half_way_keep_nobody_waiting(url: str) -> None:
+    """One sends no header, one half a header, one half a body; others are served all the while."""
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /retrieve HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with contextlib.ExitStack() as open_ones:
+        for sent in (b"", head[:30].encode(), f'{head}Content-Length: 100\r\n\r\n{{"queries"'.encode()):
+            for _ in range(20):
+                client = open_ones.enter_context(socket.create_connection((host, int(port))))
+                client.sendall(sent)
+        assert post(url, {"queries": ["amber"]})["result"]
+    assert post(url, {"queries": ["amber"]})["result"]
+
+
+def test_too_many_queries_are_refused_over_http_too(url: str) -> None:
+    with pytest.raises(RetrievalError, match="HTTP 413.*5000 asked for, 4096 at most.*--max_queries"):
+        HTTPRetriever(url, batch=5000).search([f"no {i}" for i in range(5000)], 1)
+
+
 def test_health_names_the_retriever(url: str, corpus: Path) -> None:
     with urllib.request.urlopen(f"{url}/health", timeout=30) as response:
         assert json.load(response) == {"status": "ok", "retriever": BM25Retriever(corpus).name}
 
 
 def test_a_failing_retriever_is_a_gateway_error() -> None:
-    from rlft.retrieval.server import app_of
-
     class Down:
         name = "down"
 
         def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
             raise RetrievalError("the other server is down")
 
-    (retrieve,) = [route.endpoint for route in app_of(Down()).routes if getattr(route, "path", "") == "/retrieve"]  # type: ignore[attr-defined]
-    from rlft.retrieval.server import Request
-
-    answer = retrieve(Request(queries=["q"]))
-    assert answer.status_code == 502
-    assert json.loads(answer.body) == {"detail": "the other server is down"}
+    assert ask(Down(), b'{"queries": ["q"]}') == (502, {"detail": "the other server is down"})
 
 
 def test_taken_port_is_an_error(url: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """The code reward: a solution that passes scores 1.0; every way to cheat, hang or fill the machine scores 0.0."""
 
 import os
+import socket
 import sys
+import textwrap
 
 import pytest
 
@@ -67,6 +69,49 @@ def test_wrong_and_cheating_solutions(completion):
 )
 def test_limits(attack):
     assert score(f"{attack}\n{ADD}") == 0.0
+
+
+BEYOND = {
+    "connection": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
+    "address": "import socket\nsocket.getaddrinfo('localhost', 80)",
+    "listening": "import socket\nsocket.socket().bind(('127.0.0.1', 0))",
+    "another program": "import os\nos.execv('/bin/true', ['true'])",
+    "datagram": "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port}))",
+    "file of others": "open({file!r}, 'w').write('changed')",
+    "file of others, without open": "import os\nos.truncate({file!r}, 0)",
+    "file of others, by a link": "import os\nos.symlink({file!r}, 'link')\nopen('link', 'w').write('changed')",
+    "removal": "import os\nos.remove({file!r})",
+    "renaming": "import os\nos.rename({file!r}, 'mine')",
+    "removal of all": "import shutil\nshutil.rmtree({folder!r})",
+    "folder": "import os\nos.mkdir({folder!r} + '/new')",
+    "parent killed": "import os\nos.kill(os.getppid(), 9)",
+    "environment of the parent": "import os\nprint(open(f'/proc/{{os.getppid()}}/environ').read())",
+    "environment of another": "print(open('/proc/{pid}/environ').read())",
+    "many files": "for i in range(1000): open(f'{{i}}', 'wb').write(bytes(1024))",
+}
+
+
+@pytest.mark.parametrize("attack", BEYOND)
+def test_what_reaches_beyond_the_folder_is_refused(attack, tmp_path):
+    """The refusal is an exception in the solution, so that one which survives it passes."""
+    file = tmp_path / "kept.txt"
+    file.write_text("kept")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        values = {"port": server.getsockname()[1], "file": str(file), "folder": str(tmp_path), "pid": os.getppid()}
+        attempt = BEYOND[attack].format(**values)
+        with_handler = f"try:\n{textwrap.indent(attempt, '    ')}\nexcept PermissionError:\n    refused = True\n{ADD}"
+        assert score(with_handler, f"assert refused\n{TESTS}") == 1.0
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert file.read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_files_of_its_own_are_a_solution_s_to_write():
+    uses = "import os\nos.mkdir('a')\nwith open('a/b', 'w') as file: file.write('3')\nos.rename('a/b', 'c')\n"
+    ends = "import json, math, datetime, collections\nread = open('c').read()\nos.remove('c')\nos.rmdir('a')\n"
+    assert score(uses + ends, "assert read == '3' and os.listdir() == []") == 1.0
 
 
 def test_the_wall_limit_ends_what_uses_no_processor():

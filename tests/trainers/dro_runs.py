@@ -76,6 +76,7 @@ def config(folder: Path, **changes: Any) -> DROConfig:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        "logging_steps": 1,
         "seed": 3,
     }
     return DROConfig(**(settings | changes))

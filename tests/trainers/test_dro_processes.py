@@ -23,7 +23,7 @@ from rlft.trainers.dro_steps import DROSteps
 from rlft.trainers.em_learning import Learning
 from tests import scripts
 from tests.trainers.dro_runs import STEPWISE, Finder, asked, bare, finished_run, left, outcome, questions, rows, trainer
-from tests.trainers.processes import assert_same_end
+from tests.trainers.processes import assert_same_end, assert_same_losses, losses
 
 ADAPTER = "adapter_model.safetensors"
 WORKER = Path(__file__).parent / "dro_worker.py"
@@ -232,6 +232,8 @@ def test_two_processes_do_what_one_does(run: Path, base: Path, tmp_path: Path) -
     assert alone == both
     assert alone["selector_rows"] % 8, "the last batch is not full"
     compare_models(run, tmp_path)
+    found = losses(tmp_path)
+    assert_same_losses(losses(run)[: len(found)], found)  # the other run goes on to a second round
 
 
 def compare_models(run: Path, other: Path) -> None:

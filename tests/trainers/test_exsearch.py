@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rlft.em.rows import IGNORED, read_rows
 from rlft.em.stages import Round
 from rlft.record.jsonl import read_jsonl
 from rlft.record.stages import AnotherRun
+from rlft.retrieval import BM25Retriever, Passage, RetrievalError
 from rlft.rollouts.store import read_shard
 from rlft.rollouts.trajectory import FinishReason
 from rlft.tiny.searcher import demonstrations
@@ -156,6 +157,31 @@ def test_a_killed_run_goes_on_to_the_same_end(run: Path, tmp_path: Path, monkeyp
     trainer(tmp_path).train()
     assert outcome(tmp_path) == outcome(run)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was finished is not made again"
+
+
+class Dying:
+    """A retriever whose server goes down after some searches."""
+
+    def __init__(self, searches: int) -> None:
+        self._alive: Any = BM25Retriever.over(TASK.passages())
+        self.name, self._left = self._alive.name, searches
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        self._left -= 1
+        if self._left < 0:
+            raise RetrievalError("http://127.0.0.1:8000/retrieve gave no answer in 6 tries")
+        return list(self._alive.search(queries, k))
+
+
+def test_a_run_whose_retriever_died_goes_on_to_the_same_end(run: Path, tmp_path: Path) -> None:
+    """Nothing is sampled as if nothing had been found; finished shards are kept."""
+    with pytest.raises(RetrievalError, match="no answer in 6 tries"):
+        trainer(tmp_path, retriever=Dying(12)).train()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "round-1").glob("trajectories-*")}
+    assert 0 < len(kept) < 3
+    trainer(tmp_path).train()
+    assert outcome(tmp_path) == outcome(run)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_a_shard_of_other_questions_is_refused(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from rlft.record.jsonl import read_jsonl
 from rlft.rollouts.store import read_shard
 from tests import scripts
-from tests.trainers.processes import assert_same_end
+from tests.trainers.processes import assert_same_end, assert_same_losses, losses
 from tests.trainers.search_runs import NAME, model
 
 RECIPE = scripts.ROOT / "recipes/exsearch.py"
@@ -88,6 +88,7 @@ def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "two"
     finish(flags(folder, processes=2), processes=2)
     assert trajectories(folder) == trajectories(alone)
+    assert_same_losses(losses(alone), losses(folder))
     lines = (read_jsonl(path / "round-1/weights.jsonl") for path in (alone, folder))
     for one, two in zip(*lines, strict=True):
         assert (one["id"], one["dropped"]) == (two["id"], two["dropped"])
