@@ -14,6 +14,7 @@ a run, a wrong count or an exception, stops here.
 import asyncio
 import inspect
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,12 +176,22 @@ class _Scorer:
         found = {}
         for name, fn in self.functions.items():
             started = time.perf_counter()
-            scores = fn(completions=completions, completion_ids=ids, **self.passed)
-            if inspect.isawaitable(scores):
-                scores = asyncio.run(_awaited(scores))
+            try:
+                scores = fn(completions=completions, completion_ids=ids, **self.passed)
+                if inspect.isawaitable(scores):
+                    scores = asyncio.run(_awaited(scores))
+            except RewardError as error:
+                raise RewardError(_placed(error)) from error
             self.seconds[name] = max(self.seconds.get(name, 0.0), time.perf_counter() - started)
             found[name] = [None if score is None else float(score) for score in scores]
         return found
+
+
+def _placed(error: RewardError) -> str:
+    """The message, with the line that raised in the place of a traceback, which is not shown here."""
+    frames = traceback.extract_tb(error.__cause__.__traceback__) if error.__cause__ else None
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return str(error).replace("the traceback above shows where", where) if where else str(error)
 
 
 async def _awaited(scores: Any) -> Any:
