@@ -1,4 +1,4 @@
-"""A SHEAR run in one of any number of processes: worker.py FOLDER MODELS [STEP to stop at, or `resume`]. Run by tests."""
+"""A SHEAR run in one of any number of processes: worker.py FOLDER MODELS [STEP to stop at, or `resume`]."""
 
 import sys
 from pathlib import Path
