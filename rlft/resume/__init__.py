@@ -5,5 +5,6 @@ marks.py        how far the record had come, so that what a killed run wrote aft
 identity.py     what must be equal for a run to go on, and what may change
 find.py         the place to go on from
 trainer.py      `Resumable`, which does all this in a transformers trainer
+randomness.py   what is made before training leaves no trace in its random states
 termination.py  SIGTERM ends a run with a checkpoint
 """

@@ -109,9 +109,7 @@ class Resumable(CheckpointSeams):
         """Take up what the Trainer leaves out."""
         file = folder / f"progress_{self.args.process_index}.pt"
         device: torch.device = self.args.device
-        place = (
-            "cpu" if device.type == "cpu" else device
-        )  # torch.load does not know "cpu:0", which gloo's processes have
+        place = "cpu" if device.type == "cpu" else device  # torch.load does not know the "cpu:0" of a process group
         restore_progress(self, torch.load(file, map_location=place, weights_only=True))
 
     def _begin(self, wanted: str | bool | None) -> str | None:

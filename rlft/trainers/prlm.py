@@ -81,7 +81,7 @@ class PrLMTrainer(SHEARTrainer):
             reward breaks its contract.
     """
 
-    free_to_change = FREE_TO_CHANGE | {"scorer"}
+    free_to_change = FREE_TO_CHANGE | {"scorer", "drift_steps", "drift_threshold", "drift_stop"}
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from rlft.evaluate.facts import fact_recall, generated_recall
 from rlft.health.options import HealthOptions
 from rlft.replay.anchor import Anchor, fisher_diagonal
 from rlft.resume.identity import FREE_TO_CHANGE
+from rlft.resume.randomness import random_states_kept
 from rlft.resume.termination import says_on_termination
 from rlft.resume.trainer import Resumable
 from rlft.rollouts.transformers_policy import TransformersPolicy
@@ -139,7 +140,8 @@ class STOCTrainer(Resumable, SFTTrainer):
             SystemExit: with code 143 after SIGTERM.
             ValueError: if there is too little replay for alpha and `short` is `error`.
         """
-        with says_on_termination(f"the replay that is written is in {self.replay.folder}"):
+        kept = f"the replay that is written is in {self.replay.folder}"
+        with says_on_termination(kept), random_states_kept():
             samples = self._mixed()
         self._samples = digest_of(samples)
         stream = Stream(

@@ -19,7 +19,7 @@ from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
 from rlft.trainers.trust import TrustCallback
 from tests.resume.killing import files, rows
-from tests.resume.runs import PROMPTS, prlm, shear
+from tests.resume.runs import PROMPTS, prlm, shear, stoc
 
 OPTIMISER = "checkpoint-4/optimizer.pt"
 
@@ -89,6 +89,17 @@ def test_a_run_that_was_killed_after_its_last_pass_logs_its_end(models: Path, tm
     shear(tmp_path / "killed", models, **passes).train(resume_from_checkpoint=True)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert "train_loss" in [*read_jsonl(tmp_path / "killed/record/metrics.jsonl")][-1]
+
+
+def test_training_does_not_tell_who_made_the_replay_before_it(models: Path, tmp_path: Path) -> None:
+    """The process that trains, or one that was killed when the replay was done."""
+    stoc(tmp_path / "whole", models).train()
+    killed = stoc(tmp_path / "killed", models)
+    killed.add_callback(StopAt("on_train_begin", 0))
+    with pytest.raises(Stop):
+        killed.train()
+    stoc(tmp_path / "killed", models).train(resume_from_checkpoint=True)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 def test_a_clock_that_is_set_back_breaks_nothing(
