@@ -1,6 +1,7 @@
 """What a PrLM run is shown: rows with their past items as prompts, to train on and to be evaluated with."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from datasets import Dataset
@@ -17,7 +18,9 @@ from rlft.data.personal import (
     style_rows,
 )
 from rlft.data.profile_prompt import ProfilePrompt
-from rlft.evaluate.by_profiles import Setting
+from rlft.evaluate.by_profiles import Measure, Setting
+from rlft.evaluate.personal import Measured, personal_metrics
+from rlft.evaluate.style import style_metrics
 from rlft.prepare_scorer import rows_for_pairs
 from rlft.reward_models.harmless import Harmless
 from rlft.reward_models.origin import without_seen
@@ -120,3 +123,15 @@ def evaluation_settings(
         prompts = [prompt.messages(row, items) for row, items in zip(rows, shown, strict=True)]
         found.append(Setting(spec, k, prompts))
     return found
+
+
+def measure_of(rows: PersonalRows, think_end: str | None) -> Measure:
+    """What measures completions of these rows: LaMP's metrics, or those of the embedded task."""
+    task = rows.lamp
+    if task is None:
+        return partial(style_metrics, think_end=think_end)
+
+    def measure(completions: Sequence[str], of_rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
+        return personal_metrics(task, completions, [row["gold"] for row in of_rows], think_end=think_end)
+
+    return measure

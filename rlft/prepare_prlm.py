@@ -15,12 +15,8 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import PersonalArguments
 from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
-from rlft.data.personal import (
-    PersonalRows,
-)
+from rlft.data.personal import PersonalRows
 from rlft.evaluate.by_profiles import Measure, Setting
-from rlft.evaluate.personal import Measured, personal_metrics
-from rlft.evaluate.style import style_metrics
 from rlft.preflight import check_batch
 from rlft.prepare import (
     check_room,
@@ -30,7 +26,7 @@ from rlft.prepare import (
     model_init_kwargs_of,
     model_path,
 )
-from rlft.prepare_personal import Shown, evaluation_settings, personal_rows, shown_rows
+from rlft.prepare_personal import Shown, evaluation_settings, measure_of, personal_rows, shown_rows
 from rlft.prepare_scorer import ScorerPlan, plan_scorer
 from rlft.record.summary import summary_table
 from rlft.resume.find import asks_to_resume, look_ahead
@@ -220,7 +216,7 @@ def _without_dev(
 ) -> tuple[Dataset, Dataset | None, list[Row], Measure]:
     """The training rows without the dev rows; those; what they were made of; and what measures them."""
     rows = shown.rows
-    measure = _measure(rows, training.think_end)
+    measure = measure_of(rows, training.think_end)
     measured = lambda: list(measure([""], rows.train[:1]))  # noqa: E731
     train_rows, dev_rows, places = set_aside(shown.train_rows, recipe, training, measured)
     return train_rows, dev_rows, [rows.train[place] for place in places], measure
@@ -272,17 +268,6 @@ def _own_rewards(training: Any) -> list[Any]:
     without = copy.copy(training)
     without.scorer, without.personalization_weight = None, 0.0
     return prlm_rewards(without)
-
-
-def _measure(rows: PersonalRows, think_end: str | None) -> Measure:
-    task = rows.lamp
-    if task is None:
-        return partial(style_metrics, think_end=think_end)
-
-    def measure(completions: Sequence[str], of_rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
-        return personal_metrics(task, completions, [row["gold"] for row in of_rows], think_end=think_end)
-
-    return measure
 
 
 def _form(scorer: ScorerPlan | None) -> str:
