@@ -2,8 +2,7 @@
 
 One file per process, `rollouts-<rank>.jsonl.gz`. A batch is one complete gzip member, appended whole and synced,
 so a kill leaves at most one torn member, at the end. Readers pass over it and the next writer cuts it off.
-A resumed run repeats the steps after its checkpoint: where a step stands twice, the later rows are the ones
-that trained the model.
+A resumed run first cuts off what was written after its checkpoint (rlft.resume).
 """
 
 import gzip
