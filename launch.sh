@@ -16,7 +16,7 @@ usage() {
 usage: ./launch.sh [accelerate flags] SCRIPT.py [script flags]
        ./launch.sh test                     run the tests, in as many processes as there are cores, at most four
        ./launch.sh test PYTEST_FLAGS        run pytest with these flags, in one process unless -n says otherwise
-       ./launch.sh rlft [flags]             the rlft command: recipes, rewards, index, serve-retriever
+       ./launch.sh rlft [flags]             the rlft command: check, report, eval, export and more
        ./launch.sh python [flags]           the Python of the environment
        ./launch.sh setup                    make the environment and stop
 
