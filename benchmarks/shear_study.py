@@ -1,6 +1,6 @@
 """Does SHEAR credit learn faster, and why? Arms, seeds and learning rates on the needle, a constructed case.
 
-    ./launch.sh python benchmarks/shear_study.py --folder runs/shear_study        all runs: about 90 CPU minutes
+    ./launch.sh python benchmarks/shear_study.py --folder runs/shear_study        all runs: about 140 CPU minutes
     ./launch.sh python benchmarks/shear_study.py --folder runs/shear_study --only-summary
 
 Every run writes one line into a file of the folder and is skipped when its line is there, so a study that was stopped
@@ -30,8 +30,7 @@ from typing import Any
 import torch
 from datasets import Dataset, disable_progress_bars
 from shear_arms import Arm
-from shear_places import places
-from shear_summary import STEADY, best_rates, draw, located, summarize
+from shear_summary import STEADY, best_rates, draw, summarize
 from transformers import PrinterCallback
 from transformers.utils import logging
 
@@ -92,11 +91,12 @@ PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
     "long": ("long", ["grpo", "1/rollout", "4/rollout", "1/contrast-mix"], (STEADY,), 16, SCREEN),
 }
 """Task, arms, rates, group size and seeds. `best` completes the pairs of each arm's best rate."""
-ALL = [*PHASES, "best", "places"]
+ALL = [*PHASES, "best"]
 SPANS = ["2/rollout", "4/rollout", "8/rollout"]
 TABLES = {
     "needle": ("needle", 16, FIRST, [*CORE, *WINDOWS], ["grpo", "1/rollout"]),
     "fresh pairs": ("needle", 16, FRESH, CONFIRMED, ["grpo", "1/rollout"]),
+    "all pairs": ("needle", 16, range(16), ["grpo", "1/rollout", "1/mix"], ["grpo", "1/rollout"]),
     "causes": ("needle", 16, CHOICE, ["grpo", "1/rollout", "1/mean_one", *CAUSES], ["grpo", "1/rollout"]),
     "own side": ("needle", 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS], ["grpo", "1/rollout"]),
     "groups of 32": ("needle", 32, SCREEN, PHASES["large"][1], ["grpo", "1/rollout"]),
@@ -193,17 +193,6 @@ def study(phase: str, folder: Path) -> None:
             print(f"{phase}: {run.key}: area {figures['area']:.3f}", flush=True)
 
 
-def locate(folder: Path) -> None:
-    """Write where each arm puts its weight in every warmed-up model, once."""
-    known = {row["seed"] for row in read(folder, "places")}
-    arms = [*CORE, *WINDOWS, *CONTRASTS]
-    for seed in FIRST:
-        if seed not in known:
-            lines = places(NEEDLES["needle"], NEEDLES["needle"].start(seed), arms, seed)
-            with (folder / "places.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
 def tables(task: NeedleTask) -> tuple[Dataset, list[dict[str, Any]]]:
     """Training rows, and held-out rows with other prompts."""
     held_out = list({row["prompt"]: row for row in task.rows(HELD_OUT, 22)}.values())
@@ -211,9 +200,9 @@ def tables(task: NeedleTask) -> tuple[Dataset, list[dict[str, Any]]]:
     return Dataset.from_list([row for row in task.rows(4000, 11) if row["prompt"] not in known]), held_out
 
 
-def read(folder: Path, name: str = "runs") -> list[dict[str, Any]]:
+def read(folder: Path) -> list[dict[str, Any]]:
     """The lines written so far."""
-    file = folder / f"{name}.jsonl"
+    file = folder / "runs.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
@@ -232,12 +221,9 @@ def main() -> None:
         disable_progress_bars()
         logging.disable_progress_bar()
         for phase in options.phases:
-            if phase == "places":
-                locate(options.folder)
-            else:
-                study(phase, options.folder)
+            study(phase, options.folder)
     rows = read(options.folder)
-    summary = {"command": COMMAND, **summarize(rows, TABLES, CHOICE), "places": located(read(options.folder, "places"))}
+    summary = {"command": COMMAND, **summarize(rows, TABLES, CHOICE)}
     single = ",\n".join(
         json.dumps({name: value for name, value in row.items() if name not in ("key", "rewards")}) for row in rows
     )

@@ -154,17 +154,6 @@ def summarize(rows: Rows, tables: dict[str, Any], chosen_on: range) -> dict[str,
     }
 
 
-def located(lines: Rows) -> dict[str, Any]:
-    """Means over the models of where each arm puts its weight, with intervals."""
-    return {
-        arm: {
-            "models": len(own := [line for line in lines if line["arm"] == arm]),
-            **{name: interval([line[name] for line in own]) for name in ("share", "gain", "auc")},
-        }
-        for arm in dict.fromkeys(line["arm"] for line in lines)
-    }
-
-
 def draw(rows: Rows, path: Path) -> None:
     """Training accuracy by step of some arms, and differences from GRPO of those that have as many runs; on the
     needle at the steady rate."""
