@@ -229,7 +229,7 @@ def main() -> None:
     )
     text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(summary, indent=1))
     options.output.write_text(f'{text[:-2]},\n "single_runs": [\n{single}\n]\n}}\n', encoding="utf-8")
-    draw(rows, options.picture)
+    draw([row for row in rows if row["seed"] in FIRST], options.picture)
 
 
 if __name__ == "__main__":

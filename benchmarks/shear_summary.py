@@ -20,6 +20,7 @@ MEASURES = ("area", "sampled", "greedy")
 COLOURS = {
     "grpo": "#666666",
     "1/rollout": "#0072B2",
+    "1/mix": "#56B4E9",
     "1/group": "#D55E00",
     "oracle": "#009E73",
     "random": "#CC79A7",
@@ -181,7 +182,7 @@ def draw(rows: Rows, path: Path) -> None:
     right.set_xlabel("area minus GRPO's, with 95 % interval")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("The needle, a constructed case, at learning rate 1e-3", x=0.01, ha="left", fontweight="bold")
+    figure.suptitle("The needle, a constructed case, at learning rate 1e-3, eight pairs of seeds", x=0.01, ha="left", fontweight="bold")
     figure.savefig(path, dpi=150)
 
 
