@@ -182,7 +182,8 @@ def draw(rows: Rows, path: Path) -> None:
     right.set_xlabel("area minus GRPO's, with 95 % interval")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("The needle, a constructed case, at learning rate 1e-3, eight pairs of seeds", x=0.01, ha="left", fontweight="bold")
+    title = "The needle, a constructed case, at learning rate 1e-3, eight pairs of seeds"
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.savefig(path, dpi=150)
 
 
