@@ -9,8 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rlft.arguments import RecipeArguments
-
 _RULES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "it must be above 0",
@@ -52,14 +50,11 @@ def refuse_limits(parsed: Sequence[Any]) -> None:
     values = {each.name: getattr(options, each.name) for options in parsed for each in fields(options)}
     if values.get("model_name_or_path"):
         _refuse_model(str(values["model_name_or_path"]))
-    weights, rewards = values.get("reward_weights") or [], values.get("reward_funcs") or []
-    if weights and any(isinstance(options, RecipeArguments) for options in parsed) and len(weights) != len(rewards):
-        raise ValueError(f"--reward_weights has {len(weights)} values for {len(rewards)} rewards.")
     for rule, holds, names in _RULES:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):  # nor for NaN
                 raise ValueError(f"--{name} {values[name]}: {rule}.")
-    if values.get("report_to"):
+    if isinstance(values.get("report_to"), list):  # which transformers makes of a word as it checks its options
         _refuse_trackers(values["report_to"])
 
 

@@ -23,6 +23,7 @@ from rlft.trainers.stoc_replay import FREE_TO_CHANGE, digest_of
 from rlft.trainers.stoc_samples import Sample
 
 SMOKE_STEPS, SMOKE_PROBES = 5, 32
+_OF_FILES = ("revision", "use_safetensors")
 FINISHED = "arm.json"
 """What a finished arm leaves in its folder."""
 _SETTINGS = (
@@ -65,7 +66,7 @@ class StocPlan:
         if not self.from_scratch:
             return self.model
         set_seed(next(iter(self.arms.values())).seed)
-        how = {name: value for name, value in self.model_init_kwargs.items() if name != "revision"}
+        how = {name: value for name, value in self.model_init_kwargs.items() if name not in _OF_FILES}
         config = AutoConfig.from_pretrained(self.model, revision=self.model_init_kwargs.get("revision"))
         return AutoModelForCausalLM.from_config(config, **how)
 

@@ -83,12 +83,19 @@ class CheckpointSeams:
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """No batch for a run that was killed after its last step, for which the Trainer would make one more."""
-        if self.state.global_step >= self.state.max_steps:
+        if 0 < self.state.max_steps <= self.state.global_step:
             self.control.should_training_stop = True
             return [], None
         owner: Any = super()
         found: tuple[list[Any], Any] = owner.get_batch_samples(epoch_iterator, num_batches, device)
         return found
+
+
+def generated_in_step(trainer: Any) -> bool:
+    """Whether the optimiser step that has just ended sampled rollouts, instead of learning from earlier ones again."""
+    period = trainer.args.steps_per_generation * trainer.num_iterations
+    done = trainer._step
+    return bool((done - 1) // period * period >= done - trainer.args.gradient_accumulation_steps)
 
 
 def progress_of(trainer: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlft import compat
+from rlft.compat.resuming import generated_in_step
 from rlft.health import Alarm, Watch
 from rlft.health.texts import repetition, unreadable
 from rlft.record.folder import record_dir, write_whole
@@ -82,7 +83,7 @@ class HealthCallback(TrainerCallback):
             write_whole(file, json_lines(line for line in read_jsonl(file) if not self._forgotten(line, state)))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the weights, and at the completions if this step is logged.
+        """Look at the weights, and at the completions if this step sampled any.
 
         Raises:
             HealthError: if a trainable weight is not finite.
@@ -96,7 +97,7 @@ class HealthCallback(TrainerCallback):
             )
             alarm = Alarm(state.global_step, "non_finite", message, len(bad))
             self._stop(args, state, self._said(args, state, [alarm]))
-        if control.should_log and self.trainer is not None and state.is_world_process_zero:
+        if self.trainer is not None and state.is_world_process_zero and generated_in_step(self.trainer):
             for name, value in measures(self.trainer).items():
                 compat.log_metric(self.trainer, f"health/{name}", value)
 

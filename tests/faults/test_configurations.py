@@ -110,7 +110,10 @@ CONFIGURATIONS = {
     "dropout of everything": (["--lora_dropout", "1"], "--lora_dropout 1.0: it must lie in [0, 1)"),
     "both half precisions": (["--bf16", "true", "--fp16", "true"], "At most one of fp16 and bf16"),
     "both quantisations": (["--load_in_4bit", "true", "--load_in_8bit", "true"], "8 bit and 4 bit precision"),
-    "weights of other rewards": (["--reward_weights", "1", "2"], "--reward_weights has 2 values for 1 rewards"),
+    "weights of other rewards": (
+        ["--reward_weights", "1", "2"],
+        "for 1 --reward_funcs; give one for each",
+    ),
     "one reward twice": (["--reward_funcs", "exact_match", "exact_match"], "2 reward functions are named"),
     "reward without its settings": (["--reward_funcs", "length"], "bind it in the spec: length(max_length=...)"),
     "tracker that is not there": (["--report_to", "wandbb"], "--report_to wandbb: no such tracker"),

@@ -22,6 +22,7 @@ from tests import scripts
 from tests.recipes.test_prlm_inputs import RECIPE, ROOT, in_process
 
 prlm = functools.partial(scripts.run, RECIPE)
+DEV = ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "true"]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
-    flags += ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "true"]
-    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags)
+    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags, *DEV)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_its_own_reward_model_and_its_own_start(smoke: tuple[
     kept = [folder / "scorer/model.safetensors", folder / "pairs.jsonl", folder / "record/held_out_before.jsonl"]
     before = [path.read_bytes() for path in kept]
     flags = ["--smoke", "--output_dir", str(folder), "--resume_from_checkpoint", "true", "--drift_steps", "0"]
-    finished = prlm(*flags, "--max_steps", "5", "--lr_scheduler_type", "constant")
+    finished = prlm(*flags, *DEV, "--max_steps", "5", "--lr_scheduler_type", "constant")
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert [path.read_bytes() for path in kept] == before
     assert "pairs, " not in finished.stdout

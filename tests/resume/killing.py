@@ -137,7 +137,7 @@ def rows(folder: Path) -> list[str]:
         return []
     logged = read_jsonl(record / "metrics.jsonl") if (record / "metrics.jsonl").exists() else []
     timeless = [{name: value for name, value in row.items() if not _of_time(name)} for row in logged]
-    rolled = [asdict(row) for row in read_rollouts(record)]
+    rolled = [{n: value for n, value in asdict(row).items() if not _of_time(n)} for row in read_rollouts(record)]
     return [json.dumps(row, sort_keys=True) for row in [*timeless, *rolled]]
 
 

@@ -261,7 +261,9 @@ def test_masked_truncated_completions_are_recorded_with_their_tokens(
 
 
 def test_every_option_of_the_credit_reaches_it(random_model: Path, prompts: Dataset, grpo_arguments: Arguments) -> None:
-    given = {"window": 5, "stride": 3, "distance": "chamfer", "tolerance": 0.25, "normalize": "rollout", "mix": 0.5}
+    given = {"window": 5, "stride": 3, "distance": "chamfer", "tolerance": 0.0, "normalize": "rollout", "mix": 0.5}
     assert set(given) == set(inspect.signature(shear).parameters) - {"group"}
-    trainer = SHEARTrainer(str(random_model), parity, SHEARConfig(**grpo_arguments(**given)), train_dataset=prompts)
-    assert trainer.credit.keywords == given
+    for options in (given, given | {"distance": "wasserstein", "tolerance": 0.25}):
+        config = SHEARConfig(**grpo_arguments(**options))
+        trainer = SHEARTrainer(str(random_model), parity, config, train_dataset=prompts)
+        assert trainer.credit.keywords == options
