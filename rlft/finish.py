@@ -3,12 +3,12 @@
 import shlex
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import ProgressCallback
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlft.configure import ConfigurationError
 from rlft.credit import CreditError, load_credit
@@ -47,14 +47,9 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
     args, folder = trainer.args, Path(trainer.args.output_dir)
-    if args.should_save:
-        save_config(folder, plan.configuration)
-        save_provenance(
-            folder,
-            bases={plan.model: plan.model_init_kwargs.get("revision")},
-            rows={"train": plan.train_rows, "held out": plan.held_out},
-            functions=[*trainer.reward_funcs, plan.metric, load_credit(args.credit)],
-        )
+    written = WritesDown(plan, [*trainer.reward_funcs, plan.metric, load_credit(args.credit)])
+    if not args.resume_from_checkpoint:
+        written.write(args)
     trust, accuracy = TrustCallback(), HeldOut(trainer, list(plan.held_out), plan.metric)
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -65,7 +60,8 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
             DEV: evaluate_policy(trainer, dev, plan.metric, temperature=0.0),
             "rows": len(dev),
         }
-    for callback in (RecordCallback(), trust, BestCheckpoint(), *([accuracy] if len(plan.held_out) else [])):
+    callbacks = [written, RecordCallback(), trust, BestCheckpoint(), *([accuracy] if len(plan.held_out) else [])]
+    for callback in callbacks:
         trainer.add_callback(callback)
     trust.remember(trainer.model)
     with _short_endings(trainer):
@@ -84,6 +80,34 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
             print("\nThe smoke passed: everything works here. After so few steps, accuracy means nothing.")  # noqa: T201
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
+
+
+class WritesDown(TrainerCallback):
+    """Writes down what a run is made of; a resume does so as training begins, since one that is refused must not.
+
+    Args:
+        plan: from `rlft.prepare.prepare` or `rlft.prepare_prlm.prepare_prlm`.
+        functions: plug-ins whose files are digested.
+    """
+
+    def __init__(self, plan: Any, functions: Sequence[Any]):
+        self.plan, self.functions = plan, functions
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write for a resume."""
+        if args.resume_from_checkpoint:
+            self.write(args)
+
+    def write(self, args: TrainingArguments) -> None:
+        """Write `config.yaml` and `provenance.json`."""
+        folder, plan = Path(str(args.output_dir)), self.plan
+        if args.should_save:
+            save_config(folder, plan.configuration)
+            bases = {plan.model: plan.model_init_kwargs.get("revision")}
+            rows = {"train": plan.train_rows, "held out": plan.held_out}
+            save_provenance(folder, bases=bases, rows=rows, functions=self.functions)
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from transformers import ProgressCallback
 from rlft.credit import load_credit
 from rlft.disk import says_full_disk
 from rlft.evaluate.by_profiles import ByProfiles, Setting
-from rlft.finish import _run_rows, _short_endings, load_lines
+from rlft.finish import WritesDown, _run_rows, _short_endings, load_lines
 from rlft.prepare_prlm import PersonalPlan
 from rlft.record.callback import RecordCallback
-from rlft.record.folder import save_config, write_whole
+from rlft.record.folder import write_whole
 from rlft.record.jsonl import read_jsonl, to_json
 from rlft.record.personal_curve import draw_personal
 from rlft.record.progress import ShortProgress
-from rlft.record.provenance import save_provenance
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
 from rlft.reward_models.plugin import personalization
@@ -58,14 +57,9 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
     args, folder = trainer.args, Path(trainer.args.output_dir)
-    if args.should_save:
-        save_config(folder, plan.configuration)
-        save_provenance(
-            folder,
-            bases={plan.model: plan.model_init_kwargs.get("revision")},
-            rows={"train": plan.train_rows, "held out": plan.held_out},
-            functions=[*trainer.reward_funcs, load_credit(args.credit)],
-        )
+    written = WritesDown(plan, [*trainer.reward_funcs, load_credit(args.credit)])
+    if not args.resume_from_checkpoint:
+        written.write(args)
     trust = TrustCallback()
     temperature = plan.arguments.eval_temperature
     held_out = ByProfiles(trainer, plan.held_out, plan.settings, plan.measure, temperature=temperature)
@@ -75,7 +69,8 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
     if trainer.eval_dataset is not None:
         asked = Setting(plan.arguments.retriever, plan.arguments.profiles, trainer.eval_dataset["prompt"])
         trainer.task_metrics = ByProfiles(trainer, plan.dev, [asked], plan.measure, temperature=temperature).values
-    for callback in (RecordCallback(), trust, BestCheckpoint(), *([held_out] if plan.settings else [])):
+    callbacks = [written, RecordCallback(), trust, BestCheckpoint(), *([held_out] if plan.settings else [])]
+    for callback in callbacks:
         trainer.add_callback(callback)
     trust.remember(trainer.model)
     with _short_endings(trainer), _answers_missed(trainer):

@@ -16,6 +16,7 @@ PRIVATE_IN_TRL = {
     "_buffered_inputs",
     "_calculate_rewards",
     "_compute_loss",
+    "_determine_best_metric",
     "_finalize_training",
     "_generate_and_score_completions",
     "_generate_single_turn",

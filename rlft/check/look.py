@@ -13,6 +13,7 @@ from rlft.check.text import Look, section
 from rlft.check.tokens import look_at_tokens
 from rlft.checks import MISSING, Checks
 from rlft.record.folder import refuse_another_run
+from rlft.resume.find import asks_to_resume, look_ahead
 
 
 def look(
@@ -41,7 +42,9 @@ def look(
             look_at_memory(seen, size, load, checks, device_gib)
             look_at_disk(seen, run, subject, size, load, checks)
     folder = run.training.output_dir
-    if folder is not None and str(run.training.resume_from_checkpoint).lower() in ("none", "false", ""):
+    if asks_to_resume(run.training.resume_from_checkpoint):
+        checks.of("resume", look_ahead, run.training.resume_from_checkpoint, folder)
+    elif folder is not None:
         checks.of("folder", refuse_another_run, Path(str(folder)), False)
     return seen
 

@@ -19,7 +19,7 @@ _GENERATION = ("_step", "_buffered_inputs")
 
 
 class CheckpointSeams:
-    """Stands left of a transformers `Trainer` class among the bases of a trainer; calls the three hooks.
+    """Stands left of a transformers `Trainer` class among the bases of a trainer; calls the four hooks.
 
     Attributes:
         finished_epochs: passes over the data that the checkpoint which is gone on from has behind it.
@@ -41,6 +41,15 @@ class CheckpointSeams:
 
     def checkpoint_read(self, folder: Path) -> None:
         """Called in every process when everything is loaded, before the first step."""
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether this step ends with a checkpoint, whatever an evaluation says."""
+        return False
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """With `save_strategy="best"` the Trainer saves by this alone."""
+        owner: Any = super()
+        return bool(owner._determine_best_metric(*args, **kwargs)) or self.checkpoint_is_due()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As the Trainer, which would delete old checkpoints before the new one is known to be whole."""

@@ -26,11 +26,17 @@ def on_termination(act: Callable[[], None]) -> Iterator[None]:
         yield
         return
 
-    def first(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    seen = False
+
+    def handle(*_: Any) -> None:
+        nonlocal seen
+        if seen:  # told by this, as code inside may put the handler back
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen = True
         act()
 
-    before = signal.signal(signal.SIGTERM, first)
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
@@ -60,10 +66,13 @@ class EndsAfterStep(TrainerCallback):
 
     Args:
         trainer: whose accelerator the processes agree through.
+
+    Attributes:
+        due: all processes know that this step is the last.
     """
 
     def __init__(self, trainer: Any):
-        self.trainer, self.asked = trainer, False
+        self.trainer, self.asked, self.due = trainer, False, False
 
     def ask(self) -> None:
         """End soon."""
@@ -73,10 +82,11 @@ class EndsAfterStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have a checkpoint written if it is time to end."""
         accelerator = self.trainer.accelerator
+        self.due = self.asked
         if accelerator.num_processes > 1:
             asked = torch.tensor(float(self.asked), device=accelerator.device)
-            self.asked = accelerator.reduce(asked, "sum").item() > 0
-        control.should_save |= self.asked
+            self.due = accelerator.reduce(asked, "sum").item() > 0
+        control.should_save |= self.due
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End, now that the checkpoint is whole.
@@ -84,7 +94,7 @@ class EndsAfterStep(TrainerCallback):
         Raises:
             SystemExit: with code 143.
         """
-        if self.asked:
+        if self.due:
             logger.warning(
                 "ended by SIGTERM after step %d of %d; the same command with --output_dir %s "
                 "--resume_from_checkpoint true goes on from there.",

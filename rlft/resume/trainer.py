@@ -35,6 +35,7 @@ class Resumable(CheckpointSeams):
     free_to_change: frozenset[str] = FREE_TO_CHANGE
     record: Path | None = None
     _mark: Mark | None = None
+    _ending: EndsAfterStep | None = None
     _begun: tuple[float, float] = (0.0, 0.0)
 
     def identity(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Resumable(CheckpointSeams):
         """
         checkpoint = self._begin(resume_from_checkpoint)
         self._begun = (time.perf_counter(), time.process_time())
-        ending = EndsAfterStep(self)
+        ending = self._ending = EndsAfterStep(self)
         owner: Any = super()
         trainer: Any = self
         trainer.add_callback(ending)
@@ -86,6 +87,10 @@ class Resumable(CheckpointSeams):
                     logs[name] = round(logs[name] * logs["train_runtime"] / seconds, 3)
             logs["train_runtime"] = round(seconds, 4)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def checkpoint_is_due(self) -> bool:
+        """After SIGTERM."""
+        return self._ending is not None and self._ending.due
 
     def checkpoint_begins(self, folder: Path) -> None:
         """What is about to be overwritten is not whole."""

@@ -48,7 +48,7 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
     def plain(*, completions: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
         try:
-            with surroundings_kept(completions):
+            with surroundings_kept(name, completions):
                 scores = call_within(timeout, lambda: fn(**own_copy({"completions": completions, **kwargs})))
             wrapper.seconds = time.perf_counter() - started
             verify_scores(name, scores, completions)
@@ -63,7 +63,7 @@ def checked(fn: Any, timeout: float = 600.0) -> Any:
     async def awaited(*, completions: Sequence[Any], **kwargs: Any) -> Any:
         started, limit = time.perf_counter(), asyncio.timeout(timeout)
         try:
-            with surroundings_kept(completions):
+            with surroundings_kept(name, completions):
                 async with limit:
                     scores = await fn(**own_copy({"completions": completions, **kwargs}))
             wrapper.seconds = time.perf_counter() - started

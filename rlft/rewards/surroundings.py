@@ -31,7 +31,7 @@ def own_copy(value: Any) -> Any:
 
 
 @contextmanager
-def surroundings_kept(completions: Sequence[Any]) -> Iterator[None]:
+def surroundings_kept(name: str, completions: Sequence[Any]) -> Iterator[None]:
     """Put back, at the end, what the code inside may have changed of the process.
 
     That is: the states of `random`, numpy and torch; the working directory; torch's gradient mode, default dtype and
@@ -39,13 +39,14 @@ def surroundings_kept(completions: Sequence[Any]) -> Iterator[None]:
     the code has forked ends here, since it would train on beside the run.
 
     Args:
-        completions: a batch; random streams are seeded by its text.
+        name: of the reward.
+        completions: a batch; random streams are seeded by the name and the text.
     """
     global _inside, _restore
     process = os.getpid()
     if not _inside:
         _restore = [*_randomness(), *_torch_modes(), *_signals(), *_place()]
-        _seed(zlib.crc32(repr(completions).encode(errors="surrogatepass")))
+        _seed(zlib.crc32(repr((name, completions)).encode(errors="surrogatepass")))
     _inside += 1
     try:
         yield

@@ -4,6 +4,7 @@ Transformers keeps the books: `metric_for_best_model` names the metric, `save_to
 and `load_best_model_at_end` gives the trainer its weights back. `BestCheckpoint` adds that every new best is saved.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class BestCheckpoint(TrainerCallback):
             "metric": metric_name(args),
             "value": state.best_metric,
             "step": state.best_global_step,
-            "checkpoint": Path(state.best_model_checkpoint).name,
+            "checkpoint": os.path.relpath(state.best_model_checkpoint, str(args.output_dir)),
         }
         write_whole(Path(str(args.output_dir)) / BEST, to_json(content) + "\n")
 
@@ -71,10 +72,11 @@ def best_row(trainer: Any) -> list[tuple[str, str]]:
     if not found:
         return []
     step, value = (max if args.greater_is_better else min)(found, key=lambda pair: pair[1])
-    kept = "no checkpoint was kept (--save_strategy no)"
-    if state.best_model_checkpoint is not None:
-        kept = f"kept in {Path(state.best_model_checkpoint).name}"
+    best = state.best_model_checkpoint
+    there = best is not None and Path(best).is_dir()
+    kept = f"kept in {os.path.relpath(best, str(args.output_dir))}" if there else "of which no checkpoint is left"
     last = f"last: {found[-1][1]:.3f} at step {found[-1][0]}"
-    of = f"the best's (step {step})" if args.load_best_model_at_end else f"the last step's ({state.global_step})"
+    loaded = there and args.load_best_model_at_end
+    of = f"the best's (step {step})" if loaded else f"the last step's ({state.global_step})"
     label = f"best by dev {str(metric).removeprefix('eval_')}"
     return [(label, f"{value:.3f} at step {step}, {kept}; {last}\nsaved: {of}")]

@@ -23,13 +23,14 @@ from tests.recipes.test_prlm_inputs import RECIPE, ROOT, in_process
 
 prlm = functools.partial(scripts.run, RECIPE)
 DEV = ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "true"]
+DEV += ["--save_strategy", "steps", "--save_steps", "4"]
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    flags = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "4", "--lr_scheduler_type", "constant"]
+    flags = ["--max_steps", "4", "--lr_scheduler_type", "constant"]
     finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags, *DEV)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from rlft.record.jsonl import read_jsonl
 from rlft.record.stages import AnotherRun
@@ -211,14 +214,17 @@ def test_a_run_goes_on_in_another_folder(whole: Path, models: Path, tmp_path: Pa
     assert set(rows(second)) < set(rows(whole))
 
 
+class Terminate(TrainerCallback):
+    """Asks the third step to be the last."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_sigterm_ends_a_run_after_its_step_with_a_checkpoint(
     whole: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Terminate(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     before = signal.getsignal(signal.SIGTERM)
     trainer = shear(tmp_path, models)
     trainer.add_callback(Terminate())
@@ -231,6 +237,33 @@ def test_sigterm_ends_a_run_after_its_step_with_a_checkpoint(
     assert "--resume_from_checkpoint true goes on from there" in caplog.text
     shear(tmp_path, models).train(resume_from_checkpoint=True)
     assert_same(tmp_path, whole)
+
+
+def test_sigterm_is_not_lost_where_only_the_best_are_saved(models: Path, tmp_path: Path) -> None:
+    """An evaluation that finds no new best takes back what `save_strategy="best"` was asked to save."""
+    trainer = shear(tmp_path, models, metric_for_best_model="luck")
+    args, values = trainer.args, iter([0.9, 0.8, 0.7])
+    args.eval_strategy, args.eval_steps, args.save_strategy = IntervalStrategy.STEPS, 1, SaveStrategy.BEST
+    trainer.eval_dataset, trainer.task_metrics = trainer.train_dataset, lambda: {"luck": next(values)}
+    trainer.add_callback(Terminate())
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+
+
+def test_a_second_sigterm_ends_it_at_once_though_code_puts_the_handler_back() -> None:
+    code = """
+import os, signal
+from rlft.resume.termination import on_termination
+with on_termination(lambda: print("asked", flush=True)):
+    handler = signal.getsignal(signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, handler)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("alive", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "asked\n")
 
 
 def test_time_and_distance_are_those_of_the_whole_run(models: Path, tmp_path: Path) -> None:
