@@ -34,8 +34,8 @@ def set_aside(
     count = min(recipe.dev_rows, SMOKE_ROWS) if recipe.smoke else recipe.dev_rows
     if not 0 < count < len(rows):
         raise ValueError(
-            f"--dev_rows {count} of {len(rows)} training rows: --eval_strategy {training.eval_strategy.value} needs at "
-            "least one to evaluate on, and one to train on must be left. Change --dev_rows, or leave --eval_strategy out."
+            f"--dev_rows {count} of {len(rows)} training rows: with --eval_strategy at least one is needed to evaluate "
+            "on, and one must be left to train on. Change --dev_rows, or leave --eval_strategy out."
         )
     _choose_metric(training, metrics())
     places = sorted(random.Random(training.seed).sample(range(len(rows)), count))

@@ -248,7 +248,7 @@ def test_sigterm_is_not_lost_where_only_the_best_are_saved(models: Path, tmp_pat
     trainer.add_callback(Terminate())
     with pytest.raises(SystemExit):
         trainer.train()
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-1"]
 
 
 def test_a_second_sigterm_ends_it_at_once_though_code_puts_the_handler_back() -> None:
