@@ -79,6 +79,7 @@ class CheckpointSeams:
         owner: Any = super()
         if self.unread is not None:
             self._load_rng_state(str(self.unread))
+            self.model.train()  # in which mode a run ends, and without which TRL would log what evaluation measured
         return owner._finalize_training(*args, **kwargs)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:

@@ -186,7 +186,7 @@ def test_two_processes_run_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    """Two steps, then two more in the same folder; the record holds all four."""
+    """Two steps, then two more in the same folder; the record holds all four. Refused settings leave no trace."""
     folder = tmp_path / "run"
     flags = [
         "--smoke",
@@ -200,7 +200,12 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
         "2",
     ]
     assert shear(*flags, "--max_steps", "2", "--save_strategy", "steps").returncode == 0
-    on = shear(*flags, "--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true")
+    resumed = ["--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true"]
+    before = [(folder / name).read_bytes() for name in ("config.yaml", "provenance.json")]
+    refused = shear(*flags, *resumed, "--learning_rate", "0.5")
+    assert "learning_rate was 0.003, is 0.5" in refused.stderr
+    assert [(folder / name).read_bytes() for name in ("config.yaml", "provenance.json")] == before
+    on = shear(*flags, *resumed)
     assert on.returncode == 0, on.stderr[-3000:]
     assert [row.step for row in read_rollouts(folder / "record")][::128] == [0, 1, 2, 3]
 

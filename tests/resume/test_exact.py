@@ -20,9 +20,10 @@ from rlft.record.jsonl import read_jsonl
 from rlft.record.stages import AnotherRun
 from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
+from rlft.resume.trainer import Resumable
 from rlft.trainers.trust import TrustCallback
 from tests.resume.killing import files, rows
-from tests.resume.runs import PROMPTS, prlm, shear, stoc
+from tests.resume.runs import PROMPTS, dro, prlm, shear, stoc
 
 OPTIMISER = "checkpoint-4/optimizer.pt"
 
@@ -82,16 +83,40 @@ def test_it_goes_on_bit_for_bit(event: str, step: int, whole: Path, models: Path
     assert_same(tmp_path, whole)
 
 
-def test_a_run_that_was_killed_after_its_last_pass_logs_its_end(models: Path, tmp_path: Path) -> None:
-    passes: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 1}
-    shear(tmp_path / "whole", models, **passes).train()
-    killed = shear(tmp_path / "killed", models, **passes)
-    killed.add_callback(StopAt("on_save", 4))
+@pytest.mark.parametrize("method", [shear, stoc])
+def test_a_run_that_was_killed_after_its_last_pass_logs_its_end(
+    method: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    passes: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 1, "logging_steps": 100}
+    whole = method(tmp_path / "whole", models, **passes)
+    whole.train()
+    killed = method(tmp_path / "killed", models, **passes)
+    killed.add_callback(StopAt("on_save", whole.state.max_steps))
     with pytest.raises(Stop):
         killed.train()
-    shear(tmp_path / "killed", models, **passes).train(resume_from_checkpoint=True)
+    method(tmp_path / "killed", models, **passes).train(resume_from_checkpoint=True)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert "train_loss" in [*read_jsonl(tmp_path / "killed/record/metrics.jsonl")][-1]
+
+
+def test_an_m_step_that_was_killed_after_its_last_step_logs_its_end(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step is left to put its model, which was loaded for evaluation, into the mode that TRL logs by."""
+    dro(tmp_path / "whole", models).train()
+    written = Resumable.checkpoint_written
+
+    def then_killed(trainer: Any, folder: Path) -> None:
+        written(trainer, folder)
+        if trainer.state.global_step == trainer.state.max_steps:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resumable, "checkpoint_written", then_killed)
+        with pytest.raises(Stop):
+            dro(tmp_path / "killed", models).train()
+    dro(tmp_path / "killed", models).train()
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
 def test_training_does_not_tell_who_made_the_replay_before_it(models: Path, tmp_path: Path) -> None:
