@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
@@ -18,7 +15,6 @@ from rlft.arguments import RecipeArguments
 from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
 from rlft.data.prompts import load_prompts
-from rlft.disk import claim_writable
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
@@ -28,10 +24,11 @@ from rlft.rewards import check_columns, checked, load_rewards
 from rlft.rewards.loading import ready_made, refuse_same_names
 from rlft.saved import SAFETENSORS, refuse_pickles
 from rlft.set_aside import set_aside
+from rlft.start import configuration_of, free_or_claimed_folder, print_table, shorten_steps, shorten_task
 from rlft.tiny import tasks
 from rlft.tiny.skeleton import skeleton
 
-SMOKE_STEPS, SMOKE_ROWS = 5, 32
+SMOKE_ROWS = 32
 DEV = "greedy_accuracy"
 """Metric of the dev rows."""
 
@@ -94,10 +91,8 @@ def shortened(recipe: RecipeArguments, data: ScriptArguments, model: ModelConfig
     """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
     if not recipe.smoke:
         return recipe
-    if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
-        model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
-    training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
-    training.warmup_steps, training.logging_steps = 0, 1
+    shorten_task(data, model)
+    shorten_steps(training)
     return replace(recipe, eval_rows=min(recipe.eval_rows, SMOKE_ROWS))
 
 
@@ -179,10 +174,9 @@ def _prepare(
     resumes = asks_to_resume(training.resume_from_checkpoint)
     training.resume_from_checkpoint = look_ahead(training.resume_from_checkpoint, training.output_dir)
     training.output_dir = free_or_claimed_folder(name, training, resumes)
-    if training.process_index == 0:
-        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
-        if recipe.smoke:
-            print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(found.held_out)} held-out rows")  # noqa: T201
+    print_table(training, found.table, checks)
+    if recipe.smoke and training.process_index == 0:
+        print(f"smoke: {training.max_steps} steps of {data.dataset_name}, {len(found.held_out)} held-out rows")  # noqa: T201
     return Plan(
         model=model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=model_init_kwargs_of(model),
@@ -192,41 +186,11 @@ def _prepare(
         dev_rows=found.dev_rows,
         held_out=found.held_out,
         metric=checked(found.metric, timeout=training.reward_timeout),
-        configuration={
-            "recipe": asdict(recipe),
-            "data": asdict(data),
-            "model": asdict(model),
-            "training": training.to_dict(),
-        },
+        configuration=configuration_of(recipe, data, model, training),
         title=f"{name}, credit {training.credit}, on {data.dataset_name}",
         smoke=recipe.smoke,
         started=started,
     )
-
-
-def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
-    """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
-    chosen = [training.output_dir]
-    if training.process_index == 0:
-        if chosen[0] in (None, "trainer_output"):
-            chosen = [_free_folder(name)]
-        claim_writable(chosen[0], resume)
-    if PartialState().num_processes > 1:
-        broadcast_object_list(chosen)
-    return str(chosen[0])
-
-
-def _free_folder(name: str) -> str:
-    """The first `runs/<name>-<n>` that does not exist, made at once so that no other run takes it."""
-    number = 1
-    while True:
-        folder = Path(f"runs/{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return str(folder)
 
 
 def peft_config_of(model: ModelConfig, trust_remote_code: bool) -> Any:

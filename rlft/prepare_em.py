@@ -1,24 +1,23 @@
 """What the EM recipes do before a model is loaded: refuse what cannot work, find questions, demonstrations, model."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from datasets import Dataset
-from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
-from rlft.arguments import ContinualArguments, EMArguments
+from rlft.arguments import EMArguments
 from rlft.checks import Checks
 from rlft.data.json_rows import iter_json_rows
 from rlft.data.qa import load_questions
 from rlft.em.stages import IDENTITY
-from rlft.prepare import free_or_claimed_folder, inspect_model, model_init_kwargs_of, model_path
+from rlft.prepare import inspect_model, model_init_kwargs_of, model_path
 from rlft.record.summary import summary_table
+from rlft.resume.find import asks_to_resume
 from rlft.retrieval import CachedRetriever, Retriever
+from rlft.start import configuration_of, free_or_claimed_folder, print_table, refuse_no_run, shorten_task
 from rlft.tiny import tasks
 
 SMOKE_QUESTIONS, SMOKE_ROWS = 16, 16
@@ -81,21 +80,11 @@ class Embedded(NamedTuple):
     """What another embedded task lacks."""
 
 
-def start_clock(recipe: EMArguments | ContinualArguments) -> float:
-    """Set torch's threads, silence its bars, and note the time."""
-    started = time.perf_counter()
-    if recipe.torch_threads:
-        torch.set_num_threads(recipe.torch_threads)
-    disable_progress_bar()  # a bar for each of the many small loads of weights
-    return started
-
-
 def shortened(recipe: Arguments, data: ScriptArguments, model: ModelConfig, training: Any) -> Arguments:
     """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
     if not recipe.smoke:
         return recipe
-    if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
-        model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
+    shorten_task(data, model)
     training.num_rounds = min(training.num_rounds, 1)
     training.questions_per_round = SMOKE_QUESTIONS
     training.min_best_loglik = None  # a model warmed up this briefly may answer nothing
@@ -221,8 +210,7 @@ def settle(
         ValueError, OSError: for a folder that cannot be used, or a model that is not there.
     """
     training.output_dir = free_or_claimed_folder(name, training, _resumes(training))
-    if training.process_index == 0:
-        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
+    print_table(training, found.table, checks)
     return {
         "model": model_path(model.model_name_or_path, training.seed),
         "model_init_kwargs": model_init_kwargs_of(model),
@@ -230,12 +218,7 @@ def settle(
         "train_rows": found.splits.train,
         "dev_rows": found.splits.dev,
         "test_rows": found.splits.test,
-        "configuration": {
-            "recipe": asdict(recipe),
-            "data": asdict(data),
-            "model": asdict(model),
-            "training": training.to_dict(),
-        },
+        "configuration": configuration_of(recipe, data, model, training),
         "smoke": recipe.smoke,
     }
 
@@ -247,19 +230,15 @@ def questions_per_round(training: Any, train: Dataset) -> int:
 
 def _resumes(training: Any) -> bool:
     """Whether the run in `output_dir` is to be gone on with."""
-    wanted, folder = str(training.resume_from_checkpoint), training.output_dir
-    if wanted.lower() in ("none", "false", ""):
+    wanted = training.resume_from_checkpoint
+    if not asks_to_resume(wanted):
         return False
-    if wanted.lower() != "true":
+    if str(wanted).lower() != "true":
         raise ValueError(
             f"--resume_from_checkpoint {wanted}: a run goes on in its own folder; set --output_dir to that, and "
             "--resume_from_checkpoint true."
         )
-    if folder is None or not (Path(folder) / IDENTITY).is_file():
-        raise ValueError(
-            f"--resume_from_checkpoint true: {folder} holds no run (no {IDENTITY}); set --output_dir to one, or leave "
-            "the flag out to start afresh."
-        )
+    refuse_no_run(training.output_dir, IDENTITY)
     return True
 
 

@@ -25,9 +25,9 @@ from rlft.prepare_em import (
     questions_per_round,
     settle,
     shortened,
-    start_clock,
 )
 from rlft.retrieval import Retriever, load_retriever
+from rlft.start import start_clock
 from rlft.tiny import tasks
 
 TRAIN_QUESTIONS = 2048

@@ -1,15 +1,12 @@
 """Before PrLM loads a model: refuse what cannot work, read rows, choose past items, build prompts, find the model."""
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.arguments import PersonalArguments
@@ -18,26 +15,26 @@ from rlft.credit import load_credit, needs
 from rlft.data.personal import PersonalRows
 from rlft.evaluate.by_profiles import Measure, Setting
 from rlft.preflight import check_batch
-from rlft.prepare import (
-    check_room,
-    free_or_claimed_folder,
-    inspect_model,
-    inspect_rewards,
-    model_init_kwargs_of,
-    model_path,
-)
+from rlft.prepare import check_room, inspect_model, inspect_rewards, model_init_kwargs_of, model_path
 from rlft.prepare_personal import Shown, evaluation_settings, measure_of, personal_rows, shown_rows
 from rlft.prepare_scorer import ScorerPlan, plan_scorer
 from rlft.record.summary import summary_table
 from rlft.resume.find import asks_to_resume, look_ahead
 from rlft.retrieval.profiles import profile_chooser
 from rlft.set_aside import set_aside
+from rlft.start import (
+    configuration_of,
+    free_or_claimed_folder,
+    print_table,
+    shorten_steps,
+    shorten_task,
+    start_clock,
+)
 from rlft.tiny import tasks
 from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
 
 Row = dict[str, Any]
 SMOKE = {"train_rows": 64, "pair_rows": 96, "eval_rows": 32, "drift_rows": 16}
-SMOKE_STEPS = 5
 TRAINED, TEXTS = "the training set", ("answer", "query")
 
 
@@ -81,10 +78,7 @@ def prepare_prlm(
     Raises:
         ConfigurationError: whatever is wrong, in one message.
     """
-    started = time.perf_counter()
-    if recipe.torch_threads:
-        torch.set_num_threads(recipe.torch_threads)
-    disable_progress_bar()  # a bar for each of the many small loads of weights
+    started = start_clock(recipe)
     recipe = shortened_personal(recipe, data, model, training)
     with refusals():
         return _prepare(name, recipe, data, model, training, started)
@@ -96,10 +90,8 @@ def shortened_personal(
     """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
     if not recipe.smoke:
         return recipe
-    if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
-        model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
-    training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
-    training.warmup_steps, training.logging_steps = 0, 1
+    shorten_task(data, model)
+    shorten_steps(training)
     training.drift_steps = min(training.drift_steps, 2)
     fewer: dict[str, Any] = {option: min(getattr(recipe, option), most) for option, most in SMOKE.items()}
     return replace(recipe, scorer_epochs=1.0, **fewer)
@@ -114,8 +106,7 @@ def _prepare(
     found = inspect_personal(recipe, data, model, training, checks)
     rows, scorer = found.rows, found.scorer
     training.output_dir = free_or_claimed_folder(name, training, resumes)
-    if training.process_index == 0:
-        print("\n".join([f"run folder: {training.output_dir}", found.table, *checks.notes()]))  # noqa: T201
+    print_table(training, found.table, checks)
     return PersonalPlan(
         model=model_path(model.model_name_or_path, training.seed),
         model_init_kwargs=model_init_kwargs_of(model),
@@ -129,12 +120,7 @@ def _prepare(
         measure=found.measure,
         scorer=scorer,
         arguments=recipe,
-        configuration={
-            "recipe": asdict(recipe),
-            "data": asdict(data),
-            "model": asdict(model),
-            "training": training.to_dict(),
-        },
+        configuration=configuration_of(recipe, data, model, training),
         title=f"{name}, {_form(scorer)}, on {data.dataset_name}",
         smoke=recipe.smoke,
         started=started,

@@ -20,10 +20,10 @@ from rlft.prepare_em import (
     questions_per_round,
     settle,
     shortened,
-    start_clock,
 )
 from rlft.retrieval import BM25Retriever, Retriever, load_retriever
 from rlft.rollouts.trajectory import Trajectory
+from rlft.start import start_clock
 from rlft.tiny import tasks
 from rlft.tiny.questions import questions
 from rlft.tiny.searcher import known_mistake

@@ -11,18 +11,17 @@ from trl import ModelConfig, ScriptArguments
 from rlft.arguments import ContinualArguments
 from rlft.checks import Checks, refusals
 from rlft.data.json_rows import Row
-from rlft.prepare import free_or_claimed_folder, model_path
+from rlft.prepare import model_path
 from rlft.prepare_continual import inspect_stoc
-from rlft.prepare_em import start_clock
 from rlft.record.stages import IDENTITY, claim_identity, digest
-from rlft.resume.find import holds_run, look_ahead
-from rlft.tiny import tasks
+from rlft.resume.find import asks_to_resume, holds_run, look_ahead
+from rlft.start import free_or_claimed_folder, print_table, refuse_no_run, shorten_steps, shorten_task, start_clock
 from rlft.tiny.people import People
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_replay import FREE_TO_CHANGE, digest_of
 from rlft.trainers.stoc_samples import Sample
 
-SMOKE_STEPS, SMOKE_PROBES = 5, 32
+SMOKE_PROBES = 32
 _OF_FILES = ("revision", "use_safetensors")
 FINISHED = "arm.json"
 """What a finished arm leaves in its folder."""
@@ -98,10 +97,8 @@ def shortened_stoc(
     """The recipe as `--smoke` runs it, for which `data`, `model` and `training` are edited; without, as it is."""
     if not recipe.smoke:
         return recipe
-    if model.model_name_or_path == data.dataset_name in tasks.SMOKE:
-        model.model_name_or_path = data.dataset_name = tasks.SMOKE[str(data.dataset_name)]
-    training.max_steps = min(training.max_steps, SMOKE_STEPS) if training.max_steps > 0 else SMOKE_STEPS
-    training.warmup_steps, training.logging_steps = 0, 1
+    shorten_task(data, model)
+    shorten_steps(training)
     return replace(recipe, probe_rows=min(recipe.probe_rows, SMOKE_PROBES) or SMOKE_PROBES)
 
 
@@ -118,8 +115,7 @@ def _prepare(
         args.output_dir = str(folder if len(arms) == 1 else folder / arm)
         args.resume_from_checkpoint = holds_run(Path(args.output_dir)) or None if resume is True else resume
     claim_identity(folder / IDENTITY, _identity(recipe, data, model, training) | _content(recipe, arms, new, probes))
-    if training.process_index == 0:
-        print("\n".join([f"run folder: {folder}", found.table, *checks.notes()]))  # noqa: T201
+    print_table(training, found.table, checks)
     return StocPlan(
         model=str(model.model_name_or_path)
         if recipe.from_scratch
@@ -149,18 +145,14 @@ def _as_rows(samples: Sequence[Sample]) -> list[Row]:
 
 def _resumes(training: Any, arms: int) -> bool | str:
     """Whether the run in `output_dir` is to be gone on with, or the checkpoint that it goes on from."""
-    wanted, folder = str(training.resume_from_checkpoint), training.output_dir
-    if wanted.lower() in ("none", "false", ""):
+    wanted = training.resume_from_checkpoint
+    if not asks_to_resume(wanted):
         return False
-    if wanted.lower() != "true":
+    if str(wanted).lower() != "true":
         if arms > 1:
             raise ValueError(f"--resume_from_checkpoint {wanted} is one arm's; give true, or name that arm alone.")
-        return str(look_ahead(wanted, folder))
-    if folder is None or not (Path(folder) / IDENTITY).is_file():
-        raise ValueError(
-            f"--resume_from_checkpoint true: {folder} holds no run (no {IDENTITY}); set --output_dir to one, or leave "
-            "the flag out to start afresh."
-        )
+        return str(look_ahead(wanted, training.output_dir))
+    refuse_no_run(training.output_dir, IDENTITY)
     return True
 
 

@@ -60,6 +60,7 @@ LAYERS: list[set[str]] = [
         "prepare_search",
         "prepare_stoc",
         "set_aside",
+        "start",
         "finish",
         "finish_em",
         "finish_lists",
