@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, tqdm
+from accelerate.utils import tqdm
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 from transformers.utils import cached_file
 
 from rlft.arguments import PersonalArguments
 from rlft.prepare_scorer import ScorerPlan, asked_by_checks, settings_of, try_prompts
+from rlft.processes import each_its_share
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, to_json
 from rlft.record.summary import summary_table
@@ -124,17 +125,13 @@ def _answers(plan: ScorerPlan, model: Any, training: Any) -> Answers:
 
 def _spread(sample: Answers, recipe: PersonalArguments) -> Answers:
     """Each process draws its share, some batches at a time; all get all answers."""
-    state, some = PartialState(), 16 * recipe.pair_batch_size
+    some = 16 * recipe.pair_batch_size
 
-    def answers(asks: Sequence[Ask]) -> list[str | None]:
-        mine = range(state.process_index, len(asks), state.num_processes)
-        said: list[str | None] = []
-        for start in tqdm(range(0, len(mine), some), desc="answers for pairs", leave=False):
-            said += sample([asks[place] for place in mine[start : start + some]])
-        gathered = dict(gather_object(list(zip(mine, said, strict=True))))
-        return [gathered[place] for place in range(len(asks))]
+    def by_batches(asks: Sequence[Ask]) -> list[str | None]:
+        starts = tqdm(range(0, len(asks), some), desc="answers for pairs", leave=False)
+        return [answer for start in starts for answer in sample(asks[start : start + some])]
 
-    return answers
+    return lambda asks: each_its_share(asks, by_batches)
 
 
 def _with_room(plan: ScorerPlan, built: BuiltPairs) -> BuiltPairs:

@@ -6,14 +6,13 @@ selector/    an adapter of selector_model, or a whole model
 generator/   the same of the generator
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlft.rollouts.list_text import ListOptions
 from rlft.rollouts.reading import ReadingOptions
-from rlft.saved import refuse_pickles
+from rlft.saved import ADAPTER_CONFIG, MODEL_CONFIG, read_object, refuse_pickles
 
 PAIR = "pair.json"
 SELECTOR, GENERATOR = ROLES = ("selector", "generator")
@@ -76,7 +75,7 @@ def read_pair_folder(folder: Path) -> PairFolder:
         )
     for role in ROLES:
         refuse_pickles(folder / role)
-    said = _read(folder / PAIR)
+    said = read_object(folder / PAIR)
     try:
         models = {role: str(said[f"{role}_model"]) for role in ROLES}
         revisions = {role: said.get(f"{role}_revision") for role in ROLES}
@@ -98,21 +97,11 @@ def read_pair_folder(folder: Path) -> PairFolder:
     return PairFolder(folder, models, revisions, adapters, lists, reading, template_kwargs)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"{path} holds a {type(said).__name__}, not an object.")
-    return said
-
-
 def _kind(folder: Path, role: str) -> str:
     half = folder / role
     if not half.is_dir():
         raise ValueError(f"{folder} has no {role}/. {_HOLDS}")
-    files = {"adapter_config.json": "an adapter", "config.json": "a whole model"}
+    files = {ADAPTER_CONFIG: "an adapter", MODEL_CONFIG: "a whole model"}
     kind = next((kind for name, kind in files.items() if (half / name).is_file()), None)
     if kind is None:
         raise ValueError(f"{half} holds neither {' nor '.join(files)}. {_HOLDS}")

@@ -14,7 +14,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from rlft.arguments import RecipeArguments
 from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
-from rlft.data.prompts import load_prompts
+from rlft.data.prompts import configured_prompts
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
 from rlft.preflight import check_adapter_targets, check_batch
@@ -115,7 +115,7 @@ def inspect_prompts(
     checks.of("reward", _refuse_weights, training.reward_weights, rewards)
     metric = checks.of("metric", resolve, recipe.eval_metric, kind="metric", names=METRICS | ready_made())
     checks.of("credit", lambda spec: needs(load_credit(spec)), training.credit)
-    splits = checks.of("data", _rows, recipe, data)
+    splits = checks.of("data", configured_prompts, vars(recipe), vars(data))
     for scorer in (*rewards, metric):
         checks.of("columns", lambda fn, rows: check_columns([fn], rows.column_names), scorer, splits[0])
     kept = checks.of("dev rows", lambda rows: set_aside(rows, recipe, training, lambda: [DEV]), splits[0])
@@ -151,19 +151,6 @@ def check_room(training: Any, rows: Dataset, tokenizer: Any, config: Any) -> Non
     """Refuse rows whose prompt leaves no room for a completion, as `check_prompts`."""
     template = training.chat_template_kwargs
     check_prompts(rows["prompt"], tokenizer, positions_of(config), training.max_completion_length, template)
-
-
-def _rows(recipe: RecipeArguments, data: ScriptArguments) -> tuple[Dataset, Dataset]:
-    return load_prompts(
-        data.dataset_name,
-        config=data.dataset_config,
-        train_split=data.dataset_train_split,
-        test_split=data.dataset_test_split,
-        prompt_column=recipe.prompt_column,
-        answer_column=recipe.answer_column,
-        system_prompt=recipe.system_prompt,
-        held_out=recipe.eval_rows,
-    )
 
 
 def _prepare(

@@ -9,7 +9,7 @@ import yaml
 
 from rlft.record.folder import CONFIG_NAME
 from rlft.record.provenance import read_provenance
-from rlft.saved import SavedModel, saved_model
+from rlft.saved import ADAPTER_CONFIG, MODEL_CONFIG, SavedModel, saved_model
 
 ROLES = ("selector", "generator")
 _OF_RECIPE = {
@@ -113,7 +113,7 @@ def _places(folder: Path) -> dict[str, Path]:
 
 
 def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    return any((folder / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG))
 
 
 def _listed(folders: Iterable[Path]) -> str:

@@ -54,7 +54,7 @@ def saved_model(place: str | Path, revision: str | None = None) -> SavedModel:
         if not (folder / MODEL_CONFIG).is_file():
             raise ValueError(f"{folder} holds no model: neither {ADAPTER_CONFIG} nor {MODEL_CONFIG} is in it.")
         return SavedModel(str(folder), None, None)
-    said = _read(folder / ADAPTER_CONFIG)
+    said = read_object(folder / ADAPTER_CONFIG)
     base = said.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ValueError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; write there what was trained.")
@@ -79,7 +79,7 @@ def refuse_pickles(place: str | Path) -> None:
     if (folder / ADAPTER_CONFIG).is_file():
         if not (folder / ADAPTER_WEIGHTS).is_file():
             _refuse(folder, ADAPTER_WEIGHTS)
-        base = _read(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         if isinstance(base, str) and Path(base).is_dir() and Path(base).resolve() != folder.resolve():
             refuse_pickles(base)
     elif (folder / MODEL_CONFIG).is_file():
@@ -140,11 +140,11 @@ def load_tokenizer(saved: SavedModel) -> Any:
 
 def _named_files(folder: Path) -> Iterator[str]:
     """Files that the model's own JSON names as its weights, whatever else lies there."""
-    named = _read(folder / MODEL_CONFIG).get("transformers_weights")
+    named = read_object(folder / MODEL_CONFIG).get("transformers_weights")
     if named is not None:
         yield str(named)
     if (folder / MODEL_INDEX).is_file() and not (folder / MODEL_WEIGHTS).is_file():
-        yield from map(str, dict(_read(folder / MODEL_INDEX).get("weight_map") or {}).values())
+        yield from map(str, dict(read_object(folder / MODEL_INDEX).get("weight_map") or {}).values())
 
 
 def _refuse(folder: Path, wanted: str) -> None:
@@ -175,7 +175,12 @@ def _refuse_adapter_on_hub(name: str, revision: str | None) -> None:
         raise ValueError(f"{name} is an adapter on the Hub; download it first: hf download {name} --local-dir FOLDER")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

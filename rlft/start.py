@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from transformers.utils.logging import disable_progress_bar
 from trl import ModelConfig, ScriptArguments
 
 from rlft.checks import Checks
 from rlft.disk import claim_writable
+from rlft.processes import from_main
 from rlft.tiny.tasks import SMOKE
 
 SMOKE_STEPS = 5
@@ -58,14 +57,12 @@ def refuse_no_run(folder: str | None, identity: str) -> None:
 
 def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
-    chosen = [training.output_dir]
+    chosen = training.output_dir
     if training.process_index == 0:
-        if chosen[0] in (None, "trainer_output"):
-            chosen = [_free_folder(name)]
-        claim_writable(chosen[0], resume)
-    if PartialState().num_processes > 1:
-        broadcast_object_list(chosen)
-    return str(chosen[0])
+        if chosen in (None, "trainer_output"):
+            chosen = _free_folder(name)
+        claim_writable(chosen, resume)
+    return str(from_main(chosen))
 
 
 def _free_folder(name: str) -> str:

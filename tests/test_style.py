@@ -35,7 +35,7 @@ PRIVATE_IN_TRL = {
 
 # From the ground up; a room imports from lower layers, or from its own layer where no circle results.
 LAYERS: list[set[str]] = [
-    {"assets", "saved", "stream"},
+    {"assets", "processes", "saved", "stream"},
     {"tiny", "data", "plugins", "compat"},
     {"rollouts", "retrieval", "rewards", "record", "run_folder", "evaluate", "resume"},
     {"credit", "em", "reward_models", "replay", "pair_folder", "health"},

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,24 @@ def load_prompts(
         )
     read = [_read(split, name, prompt_column, answer_column, system_prompt) for split in (train, test)]
     return _not_held_out(read[0], read[1], str(name)), read[1]
+
+
+def configured_prompts(recipe: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Dataset, Dataset]:
+    """`load_prompts` with what a recipe was given.
+
+    Args:
+        recipe, data: its `RecipeArguments` and TRL's `ScriptArguments` by name, parsed or from `config.yaml`.
+    """
+    return load_prompts(
+        data["dataset_name"],
+        config=data["dataset_config"],
+        train_split=data["dataset_train_split"],
+        test_split=data["dataset_test_split"],
+        prompt_column=recipe["prompt_column"],
+        answer_column=recipe["answer_column"],
+        system_prompt=recipe["system_prompt"],
+        held_out=recipe["eval_rows"],
+    )
 
 
 def _not_held_out(train: Dataset, test: Dataset, name: str) -> Dataset:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlft.evaluate.personal import Measured, bootstrap, paired_bootstrap
-from rlft.evaluate.policy import sample_completions
+from rlft.evaluate.policy import for_each_prompt
 from rlft.record.folder import record_dir, write_whole
 from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.rewards.text import last_text
@@ -137,15 +136,13 @@ class ByProfiles(TrainerCallback):
         ]
 
     def _completions(self, prompts: Sequence[Any]) -> list[str]:
-        """The same number on every process, since sharded models generate in step."""
-        rank, world = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
-        share = -(-len(prompts) // world)
-        mine = [place % len(prompts) for place in range(rank * share, (rank + 1) * share)]
-        said = sample_completions(
-            self.trainer, [prompts[place] for place in mine], temperature=self.temperature, seed=self.seed + rank
+        return for_each_prompt(
+            self.trainer,
+            prompts,
+            lambda _, completions: map(last_text, completions),
+            temperature=self.temperature,
+            seed=self.seed,
         )
-        gathered = dict(gather_object(list(zip(mine, map(last_text, said), strict=True))))
-        return [gathered[place] for place in range(len(prompts))]
 
     def _lines(self, said: Sequence[str]) -> Iterable[dict[str, Any]]:
         asked = [(setting, *pair) for setting in self.settings for pair in zip(self.rows, setting.prompts, strict=True)]

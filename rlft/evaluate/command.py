@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     from transformers.utils.logging import disable_progress_bar
 
     from rlft.evaluate.asking import Asking
-    from rlft.evaluate.own_task import judge, settings_of, summary, table, write_evaluation
+    from rlft.evaluate.own_task import judge, summary, table, write_evaluation
     from rlft.rewards.outcomes import RewardError
 
     disable_progress_bar()
@@ -84,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
             judged,
             rows,
             entries,
-            settings=settings_of(asking),
+            settings=asdict(asking),
             rows_of=arguments.data or "the rows that the run held out",
         )
     return json.dumps(entries, indent=1) if arguments.json else table(judged, entries)
@@ -119,7 +120,7 @@ def _rows(arguments: argparse.Namespace, given: Mapping[str, Any], run: RunFolde
     """Rows of `--data`, else exactly those that the run held out."""
     import datasets
 
-    from rlft.data.prompts import load_held_out, load_prompts
+    from rlft.data.prompts import configured_prompts, load_held_out
 
     datasets.disable_progress_bars()
     flags = {name: given[name] for name in _OF_DATA if name in given}
@@ -127,17 +128,8 @@ def _rows(arguments: argparse.Namespace, given: Mapping[str, Any], run: RunFolde
         return load_held_out(arguments.data, system_prompt=given["system_prompt"], rows=arguments.rows, **flags)
     if flags:
         raise ValueError(f"--{next(iter(flags))} says how --data is read, and there is none; leave it out.")
-    recipe, data = run.configuration["recipe"], run.configuration["data"]
-    held_out = load_prompts(
-        data["dataset_name"],
-        config=data["dataset_config"],
-        train_split=data["dataset_train_split"],
-        test_split=data["dataset_test_split"],
-        prompt_column=recipe["prompt_column"],
-        answer_column=recipe["answer_column"],
-        system_prompt=given["system_prompt"],
-        held_out=recipe["eval_rows"],
-    )[1]
+    recipe = run.configuration["recipe"] | {"system_prompt": given["system_prompt"]}
+    held_out = configured_prompts(recipe, run.configuration["data"])[1]
     if not len(held_out):
         raise ValueError(f"{run.run} held out no rows (--eval_rows 0); give --data rows.jsonl.")
     return held_out.select(range(min(arguments.rows or len(held_out), len(held_out))))

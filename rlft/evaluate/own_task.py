@@ -5,11 +5,11 @@ rows.jsonl    every completion with its values
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlft.evaluate.asking import Answer, Asking
+from rlft.evaluate.asking import Answer
 from rlft.evaluate.intervals import difference_interval, mean_interval
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, to_json
@@ -163,8 +163,3 @@ def table(models: Sequence[Judged], entries: Sequence[Mapping[str, Any]]) -> str
 def _interval(found: Mapping[str, float], sign: str = "") -> str:
     value, low, high = (format(found[name], f"{sign}.3f") for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
-
-
-def settings_of(asking: Asking) -> dict[str, Any]:
-    """How the models were asked, as JSON has it."""
-    return asdict(asking)

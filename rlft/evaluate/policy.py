@@ -1,8 +1,8 @@
 """Accuracy of the policy under training on held-out rows, sampled and greedy, on any number of processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object, tqdm
@@ -11,7 +11,8 @@ from transformers import GenerationConfig, TrainerCallback, TrainerControl, Trai
 from rlft.compat import generation_model
 
 Row = dict[str, Any]
-Metric = Callable[..., Sequence[float]]
+Metric = Callable[..., Sequence[float | None]]
+Value = TypeVar("Value")
 
 
 def sample_completions(trainer: Any, prompts: Sequence[Any], *, temperature: float, seed: int = 0) -> list[Any]:
@@ -33,6 +34,35 @@ def sample_completions(trainer: Any, prompts: Sequence[Any], *, temperature: flo
         for start in tqdm(range(0, len(prompts), batch_size), desc="evaluate", leave=False):
             completions += _generate(trainer, model, prompts[start : start + batch_size], temperature)
     return completions
+
+
+def for_each_prompt(
+    trainer: Any,
+    prompts: Sequence[Any],
+    of: Callable[[list[int], list[Any]], Iterable[Value]],
+    *,
+    temperature: float,
+    seed: int,
+) -> list[Value]:
+    """A value for each prompt, from one completion; every process must call this, and asks its share.
+
+    Args:
+        trainer, temperature: as for `sample_completions`.
+        prompts: N, one or more.
+        of: (places of prompts, their completions) -> values.
+        seed: of the sampling in the first process; the others count on from it.
+
+    Returns:
+        N values, the same on every process.
+    """
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    share = -(-len(prompts) // world)  # the same number on every process: sharded models generate in step
+    mine = [place % len(prompts) for place in range(rank * share, (rank + 1) * share)]
+    completions = sample_completions(
+        trainer, [prompts[place] for place in mine], temperature=temperature, seed=seed + rank
+    )
+    gathered = dict(gather_object(list(zip(mine, of(mine, completions), strict=True))))
+    return [gathered[place] for place in range(len(prompts))]
 
 
 def evaluate_policy(
@@ -60,19 +90,14 @@ def evaluate_policy(
     """
     if not rows:
         raise ValueError("there are no held-out rows to evaluate on; raise --eval_rows or give an evaluation split.")
-    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-    share = -(-len(rows) // world)  # the same number on every process: sharded models generate in step
-    mine = [(i % len(rows)) for i in range(rank * share, (rank + 1) * share)]
-    completions = sample_completions(
-        trainer,
-        [rows[i]["prompt"] for i in mine],
-        temperature=temperature,
-        seed=seed + rank,
-    )
-    columns = {name: [rows[i][name] for i in mine] for name in rows[0] if name != "prompt"}
-    values = metric(completions=completions, prompts=[rows[i]["prompt"] for i in mine], **columns)
-    gathered = dict(gather_object(list(zip(mine, values, strict=True))))
-    scored = [float(value) for value in gathered.values() if value is not None]
+    prompts = [row["prompt"] for row in rows]
+
+    def scores(places: list[int], completions: list[Any]) -> Sequence[float | None]:
+        columns = {name: [rows[place][name] for place in places] for name in rows[0] if name != "prompt"}
+        return metric(completions=completions, prompts=[prompts[place] for place in places], **columns)
+
+    values = for_each_prompt(trainer, prompts, scores, temperature=temperature, seed=seed)
+    scored = [float(value) for value in values if value is not None]
     if not scored:
         raise ValueError(
             f"the metric gave None for all {len(rows)} held-out rows; set --eval_metric to one that applies."

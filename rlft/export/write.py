@@ -17,7 +17,16 @@ from rlft.export.compare import TOLERANCE, Comparison, compare, token_logprobs
 from rlft.export.rows import rows_of
 from rlft.pair_folder import PAIR
 from rlft.run_folder import RunFolder, find_run
-from rlft.saved import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SavedModel, load_model, load_tokenizer, saved_model
+from rlft.saved import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    MODEL_CONFIG,
+    SavedModel,
+    load_model,
+    load_tokenizer,
+    read_object,
+    saved_model,
+)
 
 ADAPTER, MERGED, MODEL = "adapter", "merged", "model"
 SCORER_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
@@ -110,8 +119,8 @@ def quantised(run: RunFolder) -> str | None:
     said = run.configuration["model"]
     bits = [bits for bits, flag in (("4 bits", "load_in_4bit"), ("8 bits", "load_in_8bit")) if said.get(flag)]
     for saved in run.models.values():
-        config = Path(saved.start) / "config.json"
-        if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("quantization_config"):
+        config = Path(saved.start) / MODEL_CONFIG
+        if config.is_file() and read_object(config).get("quantization_config"):
             bits.append("a quantised checkpoint")
     return bits[0] if bits else None
 
@@ -170,7 +179,7 @@ def _write_adapter(saved: SavedModel, folder: Path, tokenizer: Any) -> None:
     folder.mkdir(parents=True)
     source = Path(saved.place)
     shutil.copyfile(source / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
-    said = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8")) | {"revision": saved.revision}
+    said = read_object(source / ADAPTER_CONFIG) | {"revision": saved.revision}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
 

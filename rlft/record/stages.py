@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
+from rlft.processes import from_main
 from rlft.record.folder import write_whole
 
 logger = logging.getLogger(__name__)
@@ -42,19 +42,16 @@ def claim_identity(path: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         AnotherRun: naming every difference.
     """
-    state, wanted = PartialState(), json.loads(canonical(identity))
-    differences = [""]
-    if state.is_main_process and path.exists():
+    main, wanted, differences = PartialState().is_main_process, json.loads(canonical(identity)), ""
+    if main and path.exists():
         found = json.loads(path.read_text())
         names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        differences = ["; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in names)]
-    elif state.is_main_process:
+        differences = "; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in names)
+    elif main:
         write_whole(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
-    if state.num_processes > 1:
-        broadcast_object_list(differences)
-    if differences[0]:
+    if differences := from_main(differences):
         raise AnotherRun(
-            f"{path.parent} holds a run with other settings, which cannot be gone on with: {differences[0]}. Restore "
+            f"{path.parent} holds a run with other settings, which cannot be gone on with: {differences}. Restore "
             "them, or choose another --output_dir."
         )
 
@@ -95,12 +92,7 @@ class Stages:
 
     def _finished(self, name: str) -> bool:
         """Whether the manifest has the stage and its files are intact; decided by the main process for all."""
-        verdict = [False]
-        if self._state.is_main_process:
-            verdict = [self._intact(name)]
-        if self._state.num_processes > 1:
-            broadcast_object_list(verdict)
-        return verdict[0]
+        return from_main(self._state.is_main_process and self._intact(name))
 
     def _intact(self, name: str) -> bool:
         stages = self._manifest()

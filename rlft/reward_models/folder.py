@@ -17,7 +17,7 @@ from typing import Any
 
 from rlft.reward_models.pair_file import KINDS
 from rlft.reward_models.spec import ScorerSpec
-from rlft.saved import refuse_pickles
+from rlft.saved import saved_model
 
 SCORER, HELD_OUT = "scorer.json", "held_out.jsonl"
 _HOLDS = (
@@ -108,23 +108,7 @@ def check_tokenizer(found: ScorerFolder, tokenizer: Any) -> None:
 
 
 def _adapter_base(folder: Path) -> str | None:
-    configs = ("adapter_config.json", "config.json")
-    config = next((name for name in configs if (folder / name).is_file()), None)
-    if config is None:
-        raise ScorerError(f"{folder} holds neither {' nor '.join(configs)}. {_HOLDS}")
     try:
-        refuse_pickles(folder)
+        return saved_model(folder).base
     except ValueError as error:
         raise ScorerError(f"{error} {_HOLDS}") from error
-    if config == "config.json":
-        return None
-    try:
-        base = str(json.loads((folder / config).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ScorerError(f"{folder / config} names no base_model_name_or_path ({error}). {_HOLDS}") from error
-    if Path(base).is_absolute() and not Path(base).is_dir():
-        raise ScorerError(
-            f"{folder}: its base model was {base}, and there is no such folder; set base_model_name_or_path in "
-            f"{config} to where it lies now."
-        )
-    return base

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback
@@ -16,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback
 from rlft.em.rows import demonstration_rows, read_rows, write_rows
 from rlft.em.stages import Round
 from rlft.em.weighted_sft import WeightedSFTTrainer
+from rlft.processes import from_main
 from rlft.record.callback import RecordCallback
 from rlft.record.folder import record_dir, write_whole
 from rlft.record.jsonl import json_lines, read_jsonl
@@ -97,10 +97,7 @@ class Learning:
 
     def write(self, current: Round, rows: Iterator[dict[str, Any]]) -> int:
         """Have the main process write the rows; their number, in every process."""
-        count = [write_rows(self.rows_file(current), rows) if PartialState().is_main_process else 0]
-        if PartialState().num_processes > 1:
-            broadcast_object_list(count)
-        return count[0]
+        return from_main(write_rows(self.rows_file(current), rows) if PartialState().is_main_process else 0)
 
     def _fit(self, model: nn.Module, current: Round, *, epochs: float) -> dict[str, float]:
         """Weighted fine-tuning of `model`, which is left changed, into the round's folder."""

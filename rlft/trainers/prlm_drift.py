@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlft import compat
+from rlft.processes import each_its_share, from_main
 from rlft.reward_models.answers import Prompt, policy_answers
 from rlft.reward_models.audit import Drift, check_drift, swap_gap
 from rlft.reward_models.pair_file import KINDS, Pair
-from rlft.reward_models.pairs import Answers, Ask, BuiltPairs, Chooser, PairOptions, build_pairs
+from rlft.reward_models.pairs import BuiltPairs, Chooser, PairOptions, build_pairs
 from rlft.reward_models.scorer import Scorer
 from rlft.rewards import RewardError
 from rlft.rewards.personal import extract_answer
@@ -72,7 +72,7 @@ class FreshPairs:
                 template_kwargs=args.chat_template_kwargs,
                 seed=seed_of(args.seed, "drift", step),
             )
-            return build_pairs(self.rows, _shared(sample, trainer.accelerator), self.choose, self.options)
+            return build_pairs(self.rows, lambda asks: each_its_share(asks, sample), self.choose, self.options)
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,8 @@ class DriftCallback(TrainerCallback):
         """Check now, on all processes."""
         built = self.fresh.build(self.trainer, step)
         main = self.trainer.accelerator.is_main_process
-        found: list[Any] = [self._judge(built, step) if main else None]
-        if self.trainer.accelerator.num_processes > 1:  # or a last digit could stop some processes and not others
-            broadcast_object_list(found)
-        check: DriftCheck = found[0]
+        found: Any = self._judge(built, step) if main else None
+        check: DriftCheck = from_main(found)  # or a last digit could stop some processes and not others
         self.history.append(check)
         if check.alarm and main:
             logger.warning("DRIFT ALARM: %s", check.message)
@@ -189,15 +187,3 @@ def _fitting(scorer: Scorer, pairs: Sequence[Pair]) -> list[Pair]:
     scores = scorer.score_what_fits(queries, profiles, [answer for _, answer in texts])
     unfit = {place for (place, _), score in zip(texts, scores, strict=True) if score is None}
     return [pair for place, pair in enumerate(pairs) if place not in unfit]
-
-
-def _shared(sample: Answers, accelerator: Any) -> Answers:
-    """Each process draws its share; all get all answers, and the same as one process alone would draw."""
-
-    def answers(asks: Sequence[Ask]) -> list[str | None]:
-        mine = range(accelerator.process_index, len(asks), accelerator.num_processes)
-        said = sample([asks[place] for place in mine])
-        gathered = dict(gather_object(list(zip(mine, said, strict=True))))
-        return [gathered[place] for place in range(len(asks))]
-
-    return answers

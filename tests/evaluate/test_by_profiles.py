@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlft.data.lamp_tasks import LAMP_TASKS
-from rlft.evaluate import by_profiles
+from rlft.evaluate import policy
 from rlft.evaluate.by_profiles import ByProfiles, Setting
 from rlft.evaluate.personal import personal_metrics
 from rlft.evaluate.style import style_metrics
@@ -42,7 +42,7 @@ def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ByProfiles:
         assert temperature == 0.5
         return [trainer.complete(prompt) for prompt in prompts]
 
-    monkeypatch.setattr(by_profiles, "sample_completions", sample)
+    monkeypatch.setattr(policy, "sample_completions", sample)
     return ByProfiles(Policy(tmp_path), ROWS, SETTINGS, measure, temperature=0.5)
 
 
