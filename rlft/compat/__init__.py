@@ -1,4 +1,4 @@
-"""The only place that touches TRL's private names. Its seams are checked when it is imported.
+"""The only place that touches TRL's private names: here those of `GRPOTrainer`, checked when this is imported.
 
 TRL (1.15 to 1.16) has no public way to change advantages token by token, yet its loss accepts advantages of shape
 (B, T) "to support subclasses". Private methods with a long stable history carry everything:
@@ -14,16 +14,13 @@ TRL (1.15 to 1.16) has no public way to change advantages token by token, yet it
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import trl
-from accelerate import PartialState
 from torch import Tensor, nn
-from trl import GRPOTrainer, SFTTrainer
+from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 Rollouts = dict[str, Any]
 
@@ -204,95 +201,6 @@ def generation_model(trainer: Any) -> Iterator[nn.Module]:
             yield model
     finally:
         trainer.model.train(was_training)
-
-
-def vllm_generation(model: Any, tokenizer: Any, max_tokens: int, memory: float) -> Any:
-    """TRL's colocated vLLM engine away from a trainer, asleep; every process calls, as the engines start together.
-
-    Args:
-        model: the engine starts from its folder; assign `.model` to move another's weights in.
-        tokenizer: the model's.
-        max_tokens: longest prompt and completion together.
-        memory: share of the GPU's memory that the engine takes while it is awake.
-    """
-    from trl.generation.vllm_generation import VLLMGeneration
-
-    # Each process has a whole model, which nothing may gather. An Accelerator would also fix the mixed precision here.
-    names = ("num_processes", "process_index", "local_process_index", "device", "is_main_process", "wait_for_everyone")
-    whole = {"state": SimpleNamespace(deepspeed_plugin=None), **{name: getattr(PartialState(), name) for name in names}}
-    alone: Any = SimpleNamespace(**whole)
-    return VLLMGeneration(
-        model, alone, tokenizer, gpu_memory_utilization=memory, max_model_length=max_tokens, enable_sleep_mode=True
-    )
-
-
-@contextmanager
-def vllm_engine(generation: Any, sync: bool = True) -> Iterator[Any]:
-    """The colocated engine of a `trl.generation.vllm_generation.VLLMGeneration`, awake; asleep again afterwards.
-
-    Args:
-        generation: a trainer's `vllm_generation`, for which every process has to enter (pushing the weights gathers
-            them), or one that `vllm_generation` made.
-        sync: push the model's weights into the engine first. TRL has done so when it calls a `rollout_func`; an engine
-            that has slept since has lost them, so there it is done in any case.
-
-    Returns:
-        The `vllm.LLM`.
-
-    Raises:
-        ValueError: in server mode, and where one engine is spread over processes, which would have to ask in lockstep.
-    """
-    if generation.mode != "colocate" or generation.tensor_parallel_size > 1:
-        raise ValueError(
-            f"vllm_mode={generation.mode!r} with vllm_tensor_parallel_size={generation.tensor_parallel_size}: a whole "
-            "engine in this process is needed. Use --vllm_mode colocate with --vllm_tensor_parallel_size 1, or sample "
-            "from the server through rlft.rollouts.server_policy.ServerPolicy."
-        )
-    if sync or generation._llm_weights_sleeping:
-        generation.sync_weights()
-    if not generation.enable_sleep_mode:
-        yield generation.llm
-        return
-    generation.llm.wake_up(tags=["kv_cache"])
-    try:
-        yield generation.llm
-    finally:
-        generation.llm.sleep(level=2)
-        generation._llm_weights_sleeping = True
-
-
-SFTCollator = DataCollatorForLanguageModeling
-
-
-class ColumnsSFTTrainer(SFTTrainer):
-    """An `SFTTrainer` that leaves its collator more columns of the dataset than TRL's."""
-
-    model: Any
-    _signature_columns: Any
-    extra_columns: tuple[str, ...] = ()
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *self.extra_columns]))
-
-
-class WeighedModel:
-    """What `SFTTrainer.compute_loss` is to call instead of `model`, so that each token's log-probability is weighed.
-
-    Args:
-        model: the model, wrapped or not.
-        weights_BT: weight of each token as a label; the first of a row is never predicted.
-    """
-
-    def __init__(self, model: Any, weights_BT: Tensor):
-        self.model, self.weights_BT, self.weighed = model, weights_BT, False
-
-    def __call__(self, **inputs: Any) -> Any:
-        outputs = self.model(**inputs)
-        if inputs.get("fused_lm_head"):  # the call whose `log_probs` (B, T-1), 0 on ignored labels, make the loss
-            outputs.log_probs = outputs.log_probs * self.weights_BT[:, 1:].to(outputs.log_probs)
-            self.weighed = True
-        return outputs
 
 
 check_seams()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from rlft.compat import SFTCollator
+from rlft.compat.sft import SFTCollator
 
 IGNORED = -100
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from trl import SFTConfig
 
-from rlft.compat import ColumnsSFTTrainer, WeighedModel
+from rlft.compat.sft import ColumnsSFTTrainer, WeighedModel
 from rlft.em.weighted_rows import IGNORED, WeightedCollator, check_rows
 from rlft.resume.trainer import Resumable
 

@@ -86,13 +86,7 @@ def train_scorer(
             be a scorer's, or pairs that are too long, before anything is trained.
     """
     _refuse_options(pairs, spec, args, loss, peft_config)
-    if tokenizer is None:
-        source = model if isinstance(model, str | Path) else model.name_or_path
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
-    tokenizer = copy.deepcopy(tokenizer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
+    tokenizer = _padding_tokenizer(tokenizer, model)
     if isinstance(model, str | Path):
         model = _backbone(model, args.seed)
     check_model(model, tokenizer, spec)
@@ -200,6 +194,18 @@ def _row(chosen: Encoded, rejected: Sequence[Encoded]) -> dict[str, Any]:
         "rejected_ids": [one.ids for one in rejected],
         "rejected_types": [one.types for one in rejected],
     }
+
+
+def _padding_tokenizer(tokenizer: Any, model: Any) -> Any:
+    """A copy that pads on the right; of the backbone's own if none is given."""
+    if tokenizer is None:
+        source = model if isinstance(model, str | Path) else model.name_or_path
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def _backbone(source: str | Path, seed: int) -> Any:

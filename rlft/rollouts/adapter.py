@@ -39,9 +39,10 @@ def trainer_policy(trainer: Any, batch_size: int = 64) -> Iterator[Policy]:
     if trainer.processing_class.chat_template:
         stop_ids |= ChatFrame(trainer.processing_class).stop_ids
     if trainer.args.use_vllm:
+        from rlft.compat.vllm import vllm_engine
         from rlft.rollouts.vllm_policy import VLLMPolicy
 
-        with compat.vllm_engine(trainer.vllm_generation, sync=False) as llm:
+        with vllm_engine(trainer.vllm_generation, sync=False) as llm:
             yield VLLMPolicy(llm, stop_ids, own_logprobs=True)
         return
     from rlft.rollouts.transformers_policy import TransformersPolicy

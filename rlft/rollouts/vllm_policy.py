@@ -2,7 +2,7 @@
 
 The engine of a trainer, awake and with its current weights:
 
-    with compat.vllm_engine(trainer.vllm_generation) as llm:
+    with vllm_engine(trainer.vllm_generation) as llm:
         policy = VLLMPolicy(llm, stop_ids)
 
 Every draw is a request with its own seed, cap and stop ids, and the end ids of the model's own generation config are

@@ -48,10 +48,10 @@ class Samplers:
         Engines start in all processes together, so every process calls this before one of them samples.
         """
         if self.args.sampler == "vllm" and self._engine is None:
-            from rlft import compat
+            from rlft.compat.vllm import vllm_generation
 
             settings = self.args.max_tokens, self.args.sampler_memory
-            self._engine = compat.vllm_generation(load(folder), self.tokenizer, *settings)
+            self._engine = vllm_generation(load(folder), self.tokenizer, *settings)
             self._engine.model = None
 
     def policy(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
@@ -86,13 +86,13 @@ class Samplers:
         return TransformersPolicy(load(folder), self.stop_ids, self.pad_id, size, keep)
 
     def _in_engine(self, folder: Path, load: Callable[[Path], nn.Module]) -> Policy:
-        from rlft import compat
+        from rlft.compat.vllm import vllm_engine
         from rlft.rollouts.vllm_policy import VLLMPolicy
 
         self.start(folder, load)
         self._engine.model = load(folder)
         with unchanged(self._engine.model):
-            llm = self._awake.enter_context(compat.vllm_engine(self._engine))
+            llm = self._awake.enter_context(vllm_engine(self._engine))
         self._engine.model = None
         return VLLMPolicy(llm, self.stop_ids, own_logprobs=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlft.compat import vllm_engine
+from rlft.compat.vllm import vllm_engine
 from rlft.rollouts.policy import GREEDY, Draw, Sampling
 from rlft.rollouts.vllm_policy import VLLMPolicy
 from tests.rollouts.vllm_stand_in import SamplingParams

@@ -54,20 +54,9 @@ def carry(
                 if dual + left_N[f] * level >= goal:
                     return (dual + left_N[f] * level) / (n * supply), False
                 if room_M[j] > 0:
-                    units, c, q = min(left_N[f], room_M[j]), j, int(came_M[j])
-                    while q > 0:
-                        c = entry[q]
-                        units, q = min(units, flow_MN[c, rows[q]]), int(came_M[c])
+                    units, whole = _send(flow_MN, j, min(left_N[f], room_M[j]), rows, entry, came_M)
                     room_M[j] -= units
                     left_N[f] -= units
-                    c, q = j, int(came_M[j])
-                    flow_MN[c, rows[q]] += units
-                    while q > 0:
-                        c = entry[q]
-                        flow_MN[c, rows[q]] -= units
-                        whole = whole and flow_MN[c, rows[q]] > 0
-                        q = int(came_M[c])
-                        flow_MN[c, rows[q]] += units
                     continue
                 columns[scanned], column_at[scanned] = j, level
                 scanned += 1
@@ -86,3 +75,34 @@ def carry(
                 v_M[columns[q]] -= level - column_at[q]
                 dual -= float(level - column_at[q]) * demand
     return dual / (n * supply), True
+
+
+def _send(
+    flow_MN: np.ndarray, column: int, most: int, rows: np.ndarray, entry: np.ndarray, came_M: np.ndarray
+) -> tuple[int, bool]:
+    """Send units to a column along the path that reached it: each row on it gives what the next one takes over.
+
+    Args:
+        flow_MN: written.
+        column: where the path ends.
+        most: units to send, if the path carries as many.
+        rows: the search's rows in the order in which it came to them, that which supplies the units first.
+        entry: through which column it came to each.
+        came_M: number in `rows` of the row from which each column was reached.
+
+    Returns:
+        The units sent, and whether the path could still be taken backwards: no flow on it is used up.
+    """
+    q = int(came_M[column])
+    gains, losses = [(column, rows[q])], []
+    while q > 0:
+        through = entry[q]
+        losses.append((through, rows[q]))
+        q = int(came_M[through])
+        gains.append((through, rows[q]))
+    units = min([most, *(flow_MN[place] for place in losses)])
+    for place in gains:
+        flow_MN[place] += units
+    for place in losses:
+        flow_MN[place] -= units
+    return units, all(flow_MN[place] > 0 for place in losses)
