@@ -17,13 +17,9 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import tempfile
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +27,11 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
+from learning import ROOT
 from peft import LoraConfig
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
+from turns import STAGES, Arm, Stopwatch, ratio
 
 import rlft.trainers.shear
 from rlft import SHEARConfig, SHEARTrainer
@@ -41,7 +39,6 @@ from rlft.rewards import load_rewards
 from rlft.tiny.tasks import TASKS
 from rlft.tiny.tokenizer import char_tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 288, "num_attention_heads": 4},
     "0.5b": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14},
@@ -68,85 +65,6 @@ ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "shear_scored": ("scored", "grpo_scored", {}),
 }
 """Layout, the plain arm it is compared with, and options; `shear` leaves the source of states to `auto`."""
-STAGES = ("generation", "reward", "states", "weights", "record", "update")
-
-
-class Stopwatch:
-    """Seconds by stage, each without the stages inside it; what belongs to none is `update`."""
-
-    def __init__(self, clock: Callable[[], float]):
-        self.clock, self.running, self.mark = clock, ["update"], clock()
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def switch(self, stage: str | None) -> None:
-        """Begin a stage inside the running one, or end the running one."""
-        now = self.clock()
-        self.seconds[self.running[-1]] += now - self.mark
-        self.mark = now
-        self.running = [*self.running, stage] if stage else self.running[:-1]
-
-    def take(self) -> dict[str, float]:
-        """Seconds since the last call."""
-        self.switch(None)
-        self.running = ["update"]
-        seconds, self.seconds = self.seconds, defaultdict(float)
-        return {stage: seconds[stage] for stage in STAGES}
-
-    def watch(self, owner: Any, name: str, stage: str) -> None:
-        """Count calls of `owner.name` as this stage."""
-        inner = getattr(owner, name)
-
-        def outer(*args: Any, **kwargs: Any) -> Any:
-            self.switch(stage)
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                self.switch(None)
-
-        setattr(owner, name, outer)
-
-
-class Arm:
-    """A trainer in a thread of its own that makes one step when told to."""
-
-    def __init__(self, trainer: GRPOTrainer, updates: int, watch: Stopwatch):
-        self.updates, self.watch = updates, watch
-        self._go, self._idle = threading.Semaphore(0), threading.Semaphore(0)
-        arm = self
-
-        class Wait(transformers.TrainerCallback):
-            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-                arm._idle.release()
-                arm._go.acquire()
-
-        trainer.add_callback(Wait())
-        watch.watch(trainer, "_generate", "generation")
-        watch.watch(trainer, "_calculate_rewards", "reward")
-        if getattr(trainer, "states", None) is not None:
-            for name in ("_finish", "of", "of_loss"):
-                watch.watch(trainer.states, name, "states")  # type: ignore[attr-defined]
-        if getattr(trainer, "rollout_log", None) is not None:
-            watch.watch(trainer.rollout_log, "append", "record")  # type: ignore[attr-defined]
-        self.trainer = trainer
-        threading.Thread(target=self._run, daemon=True).start()
-        self._idle.acquire()
-
-    def turn(self) -> dict[str, float]:
-        """Train on one generation batch; seconds by stage."""
-        self.watch.take()
-        for _ in range(self.updates):
-            self._go.release()
-            self._idle.acquire()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return self.watch.take()
-
-    def _run(self) -> None:
-        torch.set_num_threads(1)
-        try:
-            self.trainer.train()
-        except BaseException:
-            os.abort()  # the main thread would wait for ever
 
 
 def model_of(shape: str, dtype: torch.dtype) -> Qwen2ForCausalLM:
@@ -180,11 +98,11 @@ def alternate(completions: list[str], **columns: Any) -> list[float]:
     return [float(i % 2) for i in range(len(completions))]
 
 
-def trainer_of(name: str, mode: str, options: argparse.Namespace, folder: str) -> GRPOTrainer:
-    layout, _, own = ARMS[name]
-    cuda, embedded = options.device == "cuda", options.shape == "tiny"
-    config: dict[str, Any] = {
-        "output_dir": f"{folder}/{mode}-{name}",
+def settings(layout: dict[str, int], options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """What the plain arm and SHEAR's are configured with alike."""
+    cuda = options.device == "cuda"
+    return {
+        "output_dir": folder,
         "use_cpu": not cuda,
         "bf16": cuda,
         "gradient_checkpointing": cuda,
@@ -193,23 +111,29 @@ def trainer_of(name: str, mode: str, options: argparse.Namespace, folder: str) -
         "logging_steps": 1_000_000,
         "disable_tqdm": True,
         "max_steps": 1_000_000,
-        "per_device_train_batch_size": options.completions // LAYOUTS[layout].get("steps_per_generation", 1),
+        "per_device_train_batch_size": options.completions // layout.get("steps_per_generation", 1),
         "num_generations": 8,
         "max_completion_length": options.tokens,
         "learning_rate": 0.0,
         "lr_scheduler_type": "constant",
         "epsilon_high": 0.28,
-        **LAYOUTS[layout],
+        **layout,
     }
+
+
+def trainer_of(name: str, mode: str, options: argparse.Namespace, folder: str) -> GRPOTrainer:
+    """The trainer of an arm."""
+    layout, _, own = ARMS[name]
+    config = settings(LAYOUTS[layout], options, f"{folder}/{mode}-{name}")
     rows, reward = [{"prompt": "12+34="}] * 4096, alternate
     model: Any = None
-    if mode == "end_to_end" and embedded:
+    if mode == "end_to_end" and options.shape == "tiny":
         task = TASKS["tiny/addition"]
         model, rows, reward = str(task.start(0)), task.rows(4096, 0), load_rewards(["exact_match"])[0]
     elif mode == "end_to_end":
         config["generation_kwargs"] = {"min_new_tokens": options.tokens}
     arguments: dict[str, Any] = {
-        "model": model or model_of(options.shape, torch.bfloat16 if cuda else torch.float32),
+        "model": model or model_of(options.shape, torch.bfloat16 if config["bf16"] else torch.float32),
         "reward_funcs": reward,
         "train_dataset": Dataset.from_list(rows),
         "processing_class": None if model else char_tokenizer(),
@@ -263,17 +187,6 @@ def summary(turns: list[dict[str, float]], plain: list[dict[str, float]], traine
         mixed = trainer._metrics["train"].get("shear/frac_mixed_groups", [])
         said["mixed_groups"] = statistics.fmean(mixed) if mixed else None
     return said
-
-
-def ratio(ratios: list[float], resamples: int = 2000) -> dict[str, float]:
-    """Median and its 95 % bootstrap interval over turns."""
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples))
-    return {
-        "median": statistics.median(ratios),
-        "low": medians[int(0.025 * resamples)],
-        "high": medians[int(0.975 * resamples)],
-    }
 
 
 def main() -> None:

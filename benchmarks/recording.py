@@ -20,10 +20,11 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from learning import ROOT
 from peft import LoraConfig
+from turns import Stopwatch, ratio
 
 import rlft.trainers.shear
-from benchmarks.credit_overhead import ROOT, Stopwatch, ratio
 from rlft import SHEARConfig, SHEARTrainer
 from rlft.record.callback import RecordCallback
 from rlft.rewards import load_rewards

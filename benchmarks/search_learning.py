@@ -35,7 +35,24 @@ EM = {
     "uniform": ["--weighting", "uniform", "--min_best_loglik", "-1000000.0"],
 }
 ARMS = [*EM, "grpo"]
-GRPO_STEPS, GRPO_BATCH = 32, 128
+GRPO: dict[str, Any] = {
+    "credit": "constant",
+    "max_steps": 32,
+    "per_device_train_batch_size": 128,
+    "num_generations": 8,
+    "max_completion_length": 200,
+    "learning_rate": 3e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 3,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "report_to": "none",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "record_rollouts": False,
+}
 MEASURES = ("greedy_em", "sampled_em", "sampled_mistakes")
 
 
@@ -99,6 +116,13 @@ def evaluate(trainer: Any, rollout: Any, rows: list[dict[str, Any]]) -> dict[str
     return figures(metrics)
 
 
+def answered(completions: list[str], final_answer: list[str], golden_answers: list[list[str]], **_: Any) -> list[float]:
+    """The reward: exact match of a search's final answer."""
+    from rlft.evaluate.qa import exact_match
+
+    return [exact_match(said or "", golds) for said, golds in zip(final_answer, golden_answers, strict=True)]
+
+
 def train_grpo(seed: int, output: Path) -> None:
     """GRPO on search rollouts, with the model, data, LoRA and retriever of the tiny setting."""
     import torch
@@ -106,7 +130,6 @@ def train_grpo(seed: int, output: Path) -> None:
     from peft import LoraConfig
 
     from rlft import SHEARConfig, SHEARTrainer
-    from rlft.evaluate.qa import exact_match
     from rlft.retrieval import BM25Retriever
     from rlft.rollouts.adapter import as_rollout_func, trainer_policy
     from rlft.rollouts.frame import ChatFrame
@@ -121,44 +144,17 @@ def train_grpo(seed: int, output: Path) -> None:
         {"prompt": row["question"], "golden_answers": row["golden_answers"]} for row in task.rows(512, 11, "train")
     ]
 
-    def reward(
-        completions: list[str], final_answer: list[str], golden_answers: list[list[str]], **_: Any
-    ) -> list[float]:
-        return [exact_match(said or "", golds) for said, golds in zip(final_answer, golden_answers, strict=True)]
-
     with tempfile.TemporaryDirectory() as scratch:
-        args = SHEARConfig(
-            output_dir=scratch,
-            credit="constant",
-            seed=seed,
-            max_steps=GRPO_STEPS,
-            per_device_train_batch_size=GRPO_BATCH,
-            num_generations=8,
-            max_completion_length=200,
-            learning_rate=3e-3,
-            lr_scheduler_type="linear",
-            warmup_steps=3,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to="none",
-            logging_steps=1,
-            disable_tqdm=True,
-            record_rollouts=False,
-        )
-        model = str(task.start(seed))
         trainer = SHEARTrainer(
-            model=model,
-            reward_funcs=reward,
-            args=args,
+            model=str(task.start(seed)),
+            reward_funcs=answered,
+            args=SHEARConfig(output_dir=scratch, seed=seed, **GRPO),
             train_dataset=Dataset.from_list(train),
             peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear"),
             rollout_func=lambda prompts, trainer: roll(prompts, trainer),
         )
-        options = SearchOptions(**SEARCH)
         frame = ChatFrame(trainer.processing_class, markers=MARKERS)
-        rollout = SearchRollout(frame, BM25Retriever.over(task.passages()), options)
+        rollout = SearchRollout(frame, BM25Retriever.over(task.passages()), SearchOptions(**SEARCH))
         roll = as_rollout_func(rollout, policy=lambda trainer: trainer_policy(trainer, batch_size=256))
         before = evaluate(trainer, rollout, test)
         trainer.train()
