@@ -161,7 +161,7 @@ def inspect_personal(
         one of `rlft.checks.REFUSALS`, unless `checks` goes on.
     """
     checks.of("credit", lambda spec: needs(load_credit(spec)), training.credit)
-    checks.of("options", _refuse_options, recipe, training)
+    checks.of("options", _refuse_options, recipe)
     if training.scorer is None and not training.personalization_weight:
         training.drift_steps = 0  # there is no reward model to check
     specs = (recipe.retriever, *recipe.eval_retrievers)
@@ -226,7 +226,7 @@ def _tables(
     return f"{_table(shown.rows, shown.counts, settings, scorer)}\n{batch}"
 
 
-def _refuse_options(recipe: PersonalArguments, training: Any) -> None:
+def _refuse_options(recipe: PersonalArguments) -> None:
     if recipe.profiles < 0 or any(k < 0 for k in recipe.eval_profiles):
         raise ValueError(
             f"--profiles {recipe.profiles} and --eval_profiles {recipe.eval_profiles} count past items, none below 0."

@@ -96,8 +96,8 @@ def step_sizes(run: str | os.PathLike[str]) -> dict[int, StepSize]:
 def iter_groups(run: str | os.PathLike[str], steps: Collection[int] | None = None) -> Iterator[list[RolloutRow]]:
     """Groups in order of their steps, one step in memory at a time.
 
-    Rows of a group that straddles processes are joined. A resumed run repeats the steps after its checkpoint: the
-    later rows count.
+    Rows of a group that straddles processes are joined. Where a folder was trained in again, from the start and by a
+    trainer without a recipe, the later rows of a step count (a run that goes on has cut its record back).
 
     Args:
         run: as for `record_of`.
@@ -121,7 +121,7 @@ def iter_groups(run: str | os.PathLike[str], steps: Collection[int] | None = Non
 
 
 def _kept_batches(path: Path, wanted: Collection[int] | None) -> Iterator[list[RolloutRow]]:
-    """The rows of one process by step, without those that a resumed run replaced."""
+    """The rows of one process by step, without those that a later training replaced."""
     with path.open("rb") as file:
         steps = [_step_of(path, text) for text, _end in _members(file)]
     first_later = list(reversed(list(_minima(reversed(steps)))))

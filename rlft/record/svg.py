@@ -48,11 +48,11 @@ def chart(title: str, lines: Mapping[str, Points], *, across: str = "optimiser s
     return f"<figure>{_frame(title, marks + drawn)}<figcaption>{_caption(title, lines)}</figcaption></figure>"
 
 
-def thinned(points: Points, most: int = POINTS) -> list[tuple[float, float]]:
-    """At most `most` points of a line: the least and the greatest of every stretch, in order."""
-    if len(points) <= most:
+def thinned(points: Points) -> list[tuple[float, float]]:
+    """At most `POINTS` points of a line: the least and the greatest of every stretch, in order."""
+    if len(points) <= POINTS:
         return list(points)
-    size = math.ceil(2 * len(points) / most)
+    size = math.ceil(2 * len(points) / POINTS)
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     of = [{min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])} for part in stretches]
     return [point for pair in of for point in sorted(pair)]

@@ -33,11 +33,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class TooMuch(Exception):
-    """A request that is answered with `status` and a short message."""
-
-    def __init__(self, status: int, detail: str):
-        super().__init__(detail)
-        self.status = status
+    """A request that is answered with 413 and a short message."""
 
 
 class BoundedBody:
@@ -61,7 +57,7 @@ class BoundedBody:
         except TimeoutError:
             await _refuse(send, 408, f"the body did not arrive within {self._limits.body_seconds:g} s")
         except TooMuch as error:
-            await _refuse(send, error.status, str(error))
+            await _refuse(send, 413, str(error))
         else:
             await self._app(scope, _replay(body, receive), send)
 
@@ -70,9 +66,7 @@ class BoundedBody:
         while (message := await receive())["type"] == "http.request":
             body += message.get("body", b"")
             if len(body) > self._limits.body_bytes:
-                raise TooMuch(
-                    413, f"the body is larger than {self._limits.body_bytes} bytes; send fewer queries at once"
-                )
+                raise TooMuch(f"the body is larger than {self._limits.body_bytes} bytes; send fewer queries at once")
             if not message.get("more_body"):
                 break
         return bytes(body)

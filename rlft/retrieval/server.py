@@ -42,7 +42,7 @@ def app_of(retriever: Retriever, topk: int = 3, limits: Limits = DEFAULT_LIMITS)
             refuse_too_much(request, limits)
             found = retriever.search(request.queries, request.topk or topk)
         except TooMuch as error:
-            return _json({"detail": str(error)}, error.status)
+            return _json({"detail": str(error)}, 413)
         except RetrievalError as error:
             return _json({"detail": str(error)}, 502)
         return _json(result_of(found, request.return_scores))
@@ -74,7 +74,7 @@ def refuse_too_much(request: Request, limits: Limits) -> None:
     ]
     for what, seen, most, knob in asked:
         if seen > most:
-            raise TooMuch(413, f"{what}: {seen} asked for, {most} at most; {knob}")
+            raise TooMuch(f"{what}: {seen} asked for, {most} at most; {knob}")
 
 
 def serve(

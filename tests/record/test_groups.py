@@ -1,4 +1,4 @@
-"""Recorded groups: whole across processes, once each, the rows that trained the model after a resume."""
+"""Recorded groups: whole across processes, once each, the rows of the last training in the folder."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def test_groups_that_straddle_processes_are_joined_in_order_of_steps(tmp_path: P
     assert texts(tmp_path / "record") == expected
 
 
-def test_of_steps_that_a_resumed_run_repeats_the_later_rows_count(tmp_path: Path) -> None:
+def test_of_steps_that_a_later_training_repeats_the_later_rows_count(tmp_path: Path) -> None:
     log = RolloutLog(record_dir(tmp_path), 0)
     for step, text in ((0, "a"), (1, "b"), (2, "c"), (1, "B"), (2, "C"), (3, "d"), (3, "D")):
         log.append([row(step, 0, text), row(step, 0, text)])
