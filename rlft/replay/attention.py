@@ -15,7 +15,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from rlft.replay.attention_taps import EAGER_OPTION, Method, Tally, eager, evaluation_mode, streaming
+from rlft.evaluate.mode import evaluation_mode
+from rlft.replay.attention_taps import EAGER_OPTION, Method, Tally, eager, streaming
 from rlft.replay.value_sizes import Weighting
 
 # A row's sum is exact up to rounding; anything further off is a fault.

@@ -137,18 +137,6 @@ def eager(base: Any, tally: Tally) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """`model.eval()` for a while; afterwards each module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def _implementation_kept(base: nn.Module) -> Iterator[None]:
     """Puts back which attention function each part of the model uses."""
     configs = {id(part.config): part.config for part in base.modules() if isinstance(part, PreTrainedModel)}

@@ -14,8 +14,6 @@ Shapes: B rows, T tokens, V vocabulary.
 import logging
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_model_param_count
 
+from rlft.evaluate.mode import evaluation_mode
 from rlft.saved import SAFETENSORS, refuse_pickles
 from rlft.trainers.weights import Start, are_readable, gradient_norm, starts_of, trainable_weights
 
@@ -205,21 +204,9 @@ def _log_probs(model: nn.Module, input_ids_BT: Tensor) -> Tensor:
     """Next-token log-probs (B, T, V) in fp32, in evaluation mode."""
     ids_BT = input_ids_BT.to(next(model.parameters()).device)
     forward: Any = type(model).forward  # of the class: accelerate wraps the instance's in autocast
-    with torch.no_grad(), _evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model):
         logits_BTV = forward(model, input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
     return logits_BTV.float().log_softmax(-1)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """`model.eval()` for a while; afterwards each module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check_optimizer(weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
