@@ -4,7 +4,7 @@ import shlex
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +46,16 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
         SystemExit: with one line, if a reward, the credit or a trust check stops the run, or somebody interrupts it.
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
-    args, folder = trainer.args, Path(trainer.args.output_dir)
-    written = WritesDown(plan, [*trainer.reward_funcs, plan.metric, load_credit(args.credit)])
-    if not args.resume_from_checkpoint:
-        written.write(args)
-    trust, accuracy = TrustCallback(), HeldOut(trainer, list(plan.held_out), plan.metric)
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ShortProgress())
+    folder, accuracy = Path(trainer.args.output_dir), HeldOut(trainer, list(plan.held_out), plan.metric)
     if trainer.eval_dataset is not None:
         dev = list(trainer.eval_dataset)
         trainer.task_metrics = lambda: {
             DEV: evaluate_policy(trainer, dev, plan.metric, temperature=0.0),
             "rows": len(dev),
         }
-    callbacks = [written, RecordCallback(), trust, BestCheckpoint(), *([accuracy] if len(plan.held_out) else [])]
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    trust.remember(trainer.model)
-    with _short_endings(trainer):
-        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = trainer.spent()["seconds"]
-    trainer.save_model(str(folder))
-    if len(plan.held_out):
-        accuracy.evaluate("after")  # once the adapter is safe on disk
-    if args.should_save:
-        rows = [*_accuracy_rows(accuracy.results), *best_row(trainer), *_run_rows(trainer, plan, trust.report, seconds)]
+    trust, seconds = train_and_save(trainer, plan, [plan.metric], accuracy if len(plan.held_out) else None)
+    if trainer.args.should_save:
+        rows = [*_accuracy_rows(accuracy.results), *best_row(trainer), *run_rows(trainer, plan, trust, seconds)]
         curve = _curve(folder, accuracy.results, plan.title)
         rows += [("curve", str(curve)), ("record", str(folder / "record")), report_line(folder)]
         rows += [("adapter" if plan.peft_config else "model", str(folder))]
@@ -80,6 +64,48 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
             print("\nThe smoke passed: everything works here. After so few steps, accuracy means nothing.")  # noqa: T201
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
+
+
+def train_and_save(
+    trainer: Any,
+    plan: Any,
+    functions: Sequence[Any],
+    held_out: Any = None,
+    endings: AbstractContextManager[Any] | None = None,
+) -> tuple[dict[str, float], float]:
+    """Train with a record, trust checks and the best checkpoint kept; save; evaluate what was saved.
+
+    Args:
+        trainer: a `GRPOTrainer`; every process calls this.
+        plan: from `rlft.prepare.prepare` or `rlft.prepare_prlm.prepare_prlm`.
+        functions: plug-ins whose files are digested, beside the rewards and the credit.
+        held_out: a callback that evaluates before training, and `after` it.
+        endings: open while it trains, for a method's own errors.
+
+    Returns:
+        What the trust checks found, and the seconds of the training.
+
+    Raises:
+        SystemExit: with one line, if the run cannot go on, or somebody interrupts it.
+        rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
+    """
+    args, trust = trainer.args, TrustCallback()
+    written = WritesDown(plan, [*trainer.reward_funcs, *functions, load_credit(args.credit)])
+    if not args.resume_from_checkpoint:
+        written.write(args)
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ShortProgress())
+    for callback in (written, RecordCallback(), trust, BestCheckpoint(), *([held_out] if held_out else [])):
+        trainer.add_callback(callback)
+    trust.remember(trainer.model)
+    with short_endings(trainer), endings or nullcontext():
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    seconds = trainer.spent()["seconds"]
+    trainer.save_model(str(args.output_dir))
+    if held_out:
+        held_out.evaluate("after")  # once the adapter is safe on disk
+    return trust.report, seconds
 
 
 class WritesDown(TrainerCallback):
@@ -111,7 +137,7 @@ class WritesDown(TrainerCallback):
 
 
 @contextmanager
-def _short_endings(trainer: Any) -> Iterator[None]:
+def short_endings(trainer: Any) -> Iterator[None]:
     """End a run that cannot go on with what happened, where the user's own code raised, and what is kept."""
     folder = Path(trainer.args.output_dir)
 
@@ -140,7 +166,8 @@ def _accuracy_rows(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _run_rows(trainer: Any, plan: Plan, trust: dict[str, float], seconds: float) -> list[tuple[str, str]]:
+def run_rows(trainer: Any, plan: Any, trust: dict[str, float], seconds: float) -> list[tuple[str, str]]:
+    """Lines of the summary on what `train_and_save` gave; what was saved is loaded again and compared."""
     return [
         ("seconds", f"{seconds:.0f} training, {time.perf_counter() - plan.started:.0f} in this process"),
         ("trainable parameters", f"{trust['trainable_parameters']:,}"),
@@ -149,7 +176,7 @@ def _run_rows(trainer: Any, plan: Plan, trust: dict[str, float], seconds: float)
     ]
 
 
-def _reload(trainer: Any, plan: Plan) -> str:
+def _reload(trainer: Any, plan: Any) -> str:
     """Compare the files with the model in memory, where one process holds it whole."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return "not checked (sharded)"

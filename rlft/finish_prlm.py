@@ -5,23 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import ProgressCallback
-
-from rlft.credit import load_credit
 from rlft.disk import says_full_disk
 from rlft.evaluate.by_profiles import ByProfiles, Setting
-from rlft.finish import WritesDown, _run_rows, _short_endings, load_lines
+from rlft.finish import load_lines, run_rows, train_and_save
 from rlft.prepare_prlm import PersonalPlan
-from rlft.record.callback import RecordCallback
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import read_jsonl, to_json
 from rlft.record.personal_curve import draw_personal
-from rlft.record.progress import ShortProgress
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
 from rlft.reward_models.plugin import personalization
-from rlft.trainers.best import BestCheckpoint, best_row
-from rlft.trainers.trust import TrustCallback, TrustError
+from rlft.trainers.best import best_row
+from rlft.trainers.trust import TrustError
 
 EVALUATION = "evaluation.json"
 Row = dict[str, Any]
@@ -56,31 +51,15 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
             interrupts it.
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
-    args, folder = trainer.args, Path(trainer.args.output_dir)
-    written = WritesDown(plan, [*trainer.reward_funcs, load_credit(args.credit)])
-    if not args.resume_from_checkpoint:
-        written.write(args)
-    trust = TrustCallback()
     temperature = plan.arguments.eval_temperature
     held_out = ByProfiles(trainer, plan.held_out, plan.settings, plan.measure, temperature=temperature)
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ShortProgress())
     if trainer.eval_dataset is not None:
         asked = Setting(plan.arguments.retriever, plan.arguments.profiles, trainer.eval_dataset["prompt"])
         trainer.task_metrics = ByProfiles(trainer, plan.dev, [asked], plan.measure, temperature=temperature).values
-    callbacks = [written, RecordCallback(), trust, BestCheckpoint(), *([held_out] if plan.settings else [])]
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    trust.remember(trainer.model)
-    with _short_endings(trainer), _answers_missed(trainer):
-        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    seconds = trainer.spent()["seconds"]
-    trainer.save_model(str(folder))
-    if plan.settings:
-        held_out.evaluate("after")  # once the adapter is safe on disk
-    if args.should_save:
-        _report(trainer, plan, held_out.table() if plan.settings else [], trust.report, seconds)
+    evaluated = held_out if plan.settings else None
+    trust, seconds = train_and_save(trainer, plan, [], evaluated, _answers_missed(trainer))
+    if trainer.args.should_save:
+        _report(trainer, plan, held_out.table() if plan.settings else [], trust, seconds)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a process group left open can abort a process as it exits
 
@@ -107,7 +86,7 @@ def _report(trainer: Any, plan: PersonalPlan, table: list[Row], trust: dict[str,
     folder, logged = Path(trainer.args.output_dir), read_jsonl(Path(trainer.args.output_dir) / "record/metrics.jsonl")
     write_whole(folder / EVALUATION, to_json(table) + "\n")
     rows = [*_held_out_rows(table), *best_row(trainer), *_training_rows(logged)]
-    rows += _run_rows(trainer, plan, trust, seconds)  # type: ignore[arg-type]
+    rows += run_rows(trainer, plan, trust, seconds)
     rows.append(("curve", str(draw_personal(logged, table, folder / "curve.png", plan.title))))
     rows += [("record", str(folder / "record")), report_line(folder)]
     if trainer.args.scorer is not None:

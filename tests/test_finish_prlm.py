@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from rlft.finish import _short_endings
+from rlft.finish import short_endings
 from rlft.finish_prlm import _answers_missed
 from rlft.trainers.trust import TrustCallback, TrustError
 
@@ -20,7 +20,7 @@ def trainer(folder: Path, *shares: float) -> Any:
 
 
 def end_without_gradient(of: Any) -> None:
-    with _short_endings(of), _answers_missed(of):
+    with short_endings(of), _answers_missed(of):
         TrustCallback().on_train_end(of.args, of.state, TrainerControl())
 
 
@@ -41,10 +41,10 @@ def test_a_run_with_answers_and_equal_rewards_is_told_of_the_rewards(shares: tup
 
 def test_other_trust_errors_stay_as_they_are(tmp_path: Path) -> None:
     of = trainer(tmp_path, 0.0)
-    with pytest.raises(SystemExit, match="3 gradients are not finite"), _short_endings(of), _answers_missed(of):
+    with pytest.raises(SystemExit, match="3 gradients are not finite"), short_endings(of), _answers_missed(of):
         raise TrustError("3 gradients are not finite")
 
 
 def test_scores_that_are_no_numbers_end_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="error: the scorer gave nan\\b.*\\nKept: "), _short_endings(trainer(tmp_path)):
+    with pytest.raises(SystemExit, match="error: the scorer gave nan\\b.*\\nKept: "), short_endings(trainer(tmp_path)):
         raise FloatingPointError("the scorer gave nan for 'x'")
