@@ -39,7 +39,7 @@ from rlft.reward_models.room import pairs_with_room
 from rlft.reward_models.users import user_of
 from rlft.rewards.personal import extract_answer
 from rlft.rollouts.policy import Sampling
-from rlft.rollouts.transformers_policy import TransformersPolicy
+from rlft.rollouts.transformers_policy import policy_of
 from rlft.trainers.prlm import SCORER_FOLDER
 from rlft.trainers.prlm_drift import FreshPairs
 
@@ -107,13 +107,9 @@ def _train(plan: ScorerPlan, model: str, model_init_kwargs: dict[str, Any], trai
 
 
 def _answers(plan: ScorerPlan, model: Any, training: Any) -> Answers:
-    tokenizer, stops = plan.tokenizer, model.generation_config.eos_token_id
-    known = stops if isinstance(stops, list) else [stops]
-    stop_ids = {token for token in (*known, tokenizer.eos_token_id) if token is not None}
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return policy_answers(
-        TransformersPolicy(model, stop_ids, pad_id, plan.arguments.pair_batch_size),
-        tokenizer,
+        policy_of(model, plan.tokenizer, plan.arguments.pair_batch_size),
+        plan.tokenizer,
         plan.prompt.messages,
         lambda text: extract_answer(text, training.answer_key, training.think_end),
         sampling=Sampling(plan.arguments.pair_temperature),

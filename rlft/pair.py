@@ -31,6 +31,7 @@ from rlft.rollouts.permutation import PermutationRollout
 from rlft.rollouts.policy import GREEDY, Policy
 from rlft.rollouts.ranking import filled_up
 from rlft.rollouts.reading import AnswerRollout
+from rlft.rollouts.tokens import pad_id_of
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.saved import SAFETENSORS, refuse_pickles
 
@@ -103,8 +104,7 @@ class DROPair:
             which = _revision(saved, role) if place == saved.models[role] else {}
             tokenizer = AutoTokenizer.from_pretrained(place, **settings, **which)
             frame = ChatFrame(tokenizer, template_kwargs=saved.template_kwargs)
-            pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-            policy = TransformersPolicy(model.to(device).eval(), frame.stop_ids, pad_id, batch_size)
+            policy = TransformersPolicy(model.to(device).eval(), frame.stop_ids, pad_id_of(tokenizer), batch_size)
             halves[role] = Half(frame, policy, model, adapter)
         return cls(saved, halves[SELECTOR], halves[GENERATOR])
 

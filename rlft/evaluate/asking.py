@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlft.rollouts.policy import Draw, Sampling, seed_of
-from rlft.rollouts.transformers_policy import TransformersPolicy
+from rlft.rollouts.policy import Draw, Policy, Sampling, seed_of
+from rlft.rollouts.tokens import prompt_ids
+from rlft.rollouts.transformers_policy import policy_of
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,8 @@ def ask(model: Any, tokenizer: Any, prompts: Sequence[Any], asking: Asking) -> d
     Raises:
         ValueError: for a prompt that is too long for the model, or a conversation without a chat template.
     """
-    stop_ids = _stop_ids(model, tokenizer)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stop_ids, default=0)
-    policy = TransformersPolicy(model, stop_ids, pad_id, asking.batch_size)
-    ids = [_prompt_ids(tokenizer, prompt, asking.template_kwargs) for prompt in prompts]
+    policy = policy_of(model, tokenizer, asking.batch_size)
+    ids = [prompt_ids(tokenizer, prompt, asking.template_kwargs) for prompt in prompts]
     found = {"greedy": _sampled(policy, tokenizer, ids, asking, Sampling(temperature=0.0), 1)}
     if asking.samples:
         sampling = Sampling(temperature=asking.temperature)
@@ -67,7 +66,7 @@ def ask(model: Any, tokenizer: Any, prompts: Sequence[Any], asking: Asking) -> d
 
 
 def _sampled(
-    policy: TransformersPolicy,
+    policy: Policy,
     tokenizer: Any,
     prompts: Sequence[list[int]],
     asking: Asking,
@@ -84,16 +83,3 @@ def _sampled(
         for one in policy.generate(draws, sampling)
     ]
     return [answers[start : start + samples] for start in range(0, len(answers), samples)]
-
-
-def _prompt_ids(tokenizer: Any, prompt: Any, template_kwargs: Mapping[str, Any]) -> list[int]:
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template_kwargs)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """The tokenizer's end and those of the generation config, as TRL stops."""
-    own = model.generation_config.eos_token_id
-    return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}

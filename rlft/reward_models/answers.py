@@ -6,6 +6,7 @@ from typing import Any
 from rlft.reward_models.pairs import Answers, Ask
 from rlft.reward_models.users import Item, Row
 from rlft.rollouts.policy import GREEDY, Draw, Generation, Policy, Sampling, seed_of
+from rlft.rollouts.tokens import prompt_ids
 
 Prompt = Callable[[Row, Sequence[Item]], Any]
 """A row and the items shown -> a conversation, or a text; `ProfilePrompt(...).messages` is one."""
@@ -40,7 +41,7 @@ def policy_answers(
 
     def answers(asks: Sequence[Ask]) -> list[str | None]:
         draws = [
-            Draw(_prompt_ids(tokenizer, prompt(ask.row, ask.items), template_kwargs or {}), _seed(ask), max_new_tokens)
+            Draw(prompt_ids(tokenizer, prompt(ask.row, ask.items), template_kwargs or {}), _seed(ask), max_new_tokens)
             for ask in asks
         ]
         return [extract(_text(tokenizer, generation)) for generation in policy.generate(draws, sampling)]
@@ -49,16 +50,6 @@ def policy_answers(
         return seed_of(seed, ask.row["id"], ask.name)
 
     return answers
-
-
-def _prompt_ids(tokenizer: Any, prompt: Any, template_kwargs: Mapping[str, Any]) -> list[int]:
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    return list(
-        tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
-        )
-    )
 
 
 def _text(tokenizer: Any, generation: Generation) -> str:

@@ -29,6 +29,7 @@ from rlft.rollouts.drawing import check_draws, generation_of
 from rlft.rollouts.policy import Draw, Generation, Sampling
 from rlft.rollouts.row_cache import keeps_rows, may_have_holes
 from rlft.rollouts.row_decoding import continue_together
+from rlft.rollouts.tokens import pad_id_of
 
 
 class TransformersPolicy:
@@ -157,6 +158,19 @@ class TransformersPolicy:
             stopping_criteria=StoppingCriteriaList([_Caps(ids_BL.size(1) + torch.from_numpy(caps_B).to(device))]),
             synced_gpus=False,
         )
+
+
+def policy_of(model: Any, tokenizer: Any, batch_size: int) -> TransformersPolicy:
+    """A policy that stops where the tokenizer or the model's generation configuration ends, as TRL's trainers do.
+
+    Args:
+        model, batch_size: as for `TransformersPolicy`.
+        tokenizer: the model's.
+    """
+    own = model.generation_config.eos_token_id
+    stop_ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    pad_id = pad_id_of(tokenizer)
+    return TransformersPolicy(model, stop_ids, min(stop_ids, default=0) if pad_id is None else pad_id, batch_size)
 
 
 class _Choice(LogitsProcessor):

@@ -14,6 +14,7 @@ from rlft.em.stages import Round
 from rlft.rollouts.frame import ChatFrame
 from rlft.rollouts.policy import Policy, Sampling
 from rlft.rollouts.store import read_shard, write_shard
+from rlft.rollouts.tokens import pad_id_of
 from rlft.rollouts.trajectory import Trajectory
 from rlft.trainers.samplers import Samplers
 
@@ -58,7 +59,7 @@ class Rolls:
     ):
         self.args, self.tokenizer, self.models = args, tokenizer, models
         self.frame = ChatFrame(tokenizer, markers, args.template_settings())
-        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.pad_id = pad_id_of(tokenizer)
         self.samplers = samplers or Samplers(args, tokenizer, self.frame.stop_ids, self.pad_id)
         self._state = PartialState()
 

@@ -32,6 +32,7 @@ from rlft.resume.identity import FREE_TO_CHANGE
 from rlft.resume.randomness import random_states_kept
 from rlft.resume.termination import says_on_termination
 from rlft.resume.trainer import Resumable
+from rlft.rollouts.tokens import pad_id_of
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
 from rlft.trainers.health import HealthCallback
@@ -214,7 +215,6 @@ class STOCTrainer(Resumable, SFTTrainer):
         """Samples theta_0."""
         tokenizer: Any = self.processing_class
         stops = frozenset([tokenizer.eos_token_id] if self.args.stop_at_end else [])
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         how = SimpleNamespace(
             sampler=self.args.sampler,
             sampler_batch_size=self.args.sampler_batch_size,
@@ -222,7 +222,7 @@ class STOCTrainer(Resumable, SFTTrainer):
             sampler_memory=self.args.sampler_memory,
             max_tokens=self.args.replay_max_length + max(1, len(self.replay.starts)),
         )
-        return Samplers(how, tokenizer, stops, pad)
+        return Samplers(how, tokenizer, stops, pad_id_of(tokenizer))
 
     def _anchor(self) -> Anchor | None:
         if self.args.anchor == "none":
