@@ -11,6 +11,9 @@ from numba import njit
 from rlft.credit.transport.carry import FAR
 from rlft.credit.transport.kernels import OPTIONS, assign, couple, least_of_rows, lower, total
 
+LAZY_UP_TO = 16
+"""Tokens of a span up to which potentials for an opposing span are made only when its turn comes, not for all at once."""
+
 
 @njit(**OPTIONS)
 def mark(open_L, count, first_L, last_L, marked_S):
@@ -48,6 +51,8 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
         if bound_L[l] < limit:
             open_L[kept] = l
             kept += 1
+    if n <= LAZY_UP_TO:
+        return kept
     mark(open_L, kept, first_L, last_L, marked_S)
     for s in range(len(marked_S)):
         if marked_S[s]:
@@ -149,9 +154,16 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
                 count -= 1
                 open_L[q] = open_L[count]
                 c, m = start_L[l], end_L[l] - start_L[l]
-                least_potentials(least_SN, first_L[l], last_L[l], n, spare_N)
                 for j in range(m):
                     v_M[j] = v_U[c + j]
+                if n <= LAZY_UP_TO:
+                    least_of_rows(turned_UT, c, c + m, v_M, a, b, spare_N)
+                    bound = total(spare_N, 0, n) / n + total(v_M, 0, m) / m
+                    if bound >= limit:
+                        bound_KL[k, l] = max(bound, bound_KL[k, l])
+                        continue
+                else:
+                    least_potentials(least_SN, first_L[l], last_L[l], n, spare_N)
                 u, v = spare_N[:n], v_M[:m]
                 if n == m:
                     bound, finished = assign(cost_TU, a, c, u, v, limit, row_of, column_of, work)
