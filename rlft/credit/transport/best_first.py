@@ -12,7 +12,7 @@ from rlft.credit.transport.carry import FAR
 from rlft.credit.transport.kernels import OPTIONS, assign, couple, least_of_rows, lower, total
 
 LAZY_UP_TO = 16
-"""Tokens of a span up to which potentials for an opposing span are made only when its turn comes, not for all at once."""
+"""Tokens of a span up to which potentials for an opposing span are made when its turn comes, not for all at once."""
 
 
 @njit(**OPTIONS)
