@@ -95,6 +95,27 @@ def carried_over(cost_TU, a, b, u_N, before, c, v_M, fresh_N):
 
 
 @njit(**OPTIONS)
+def foremost(bound_L, open_L, count):
+    """The place, among the first `count` open spans, of the one with the lowest bound."""
+    q = 0
+    for p in range(1, count):
+        if bound_L[open_L[p]] < bound_L[open_L[q]]:
+            q = p
+    return q
+
+
+@njit(**OPTIONS)
+def balance(u_N, v_M, even_u_N, even_v_M):
+    """Move a constant from u to v, which is free; left alone it grows, and digits are lost."""
+    n, m = len(u_N), len(v_M)
+    shift = np.float32((total(u_N, 0, n) / n - total(v_M, 0, m) / m) / 2)
+    for i in range(n):
+        even_u_N[i] = u_N[i] - shift
+    for j in range(m):
+        even_v_M[j] = v_M[j] + shift
+
+
+@njit(**OPTIONS)
 def grown(pairs, costs, matches):
     """The same with room for twice as many solves."""
     rows, width = matches.shape
@@ -146,10 +167,7 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
             )
             finished = False
             while count and not finished:
-                q = 0
-                for p in range(1, count):
-                    if bound_KL[k, open_L[p]] < bound_KL[k, open_L[q]]:
-                        q = p
+                q = foremost(bound_KL[k], open_L, count)
                 l = open_L[q]  # noqa: E741
                 count -= 1
                 open_L[q] = open_L[count]
@@ -186,12 +204,7 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
                     bound_KL[k, l] = cost
                     best_K[k] = min(best_K[k], cost)
                     nearest = l
-                    # a constant may move from u to v freely; left alone it grows, and digits are lost
-                    shift = np.float32((total(spare_N, 0, n) / n - total(v_M, 0, m) / m) / 2)
-                    for i in range(n):
-                        u_N[i] = spare_N[i] - shift
-                    for j in range(m):
-                        near_M[j] = v_M[j] + shift
+                    balance(u, v, u_N, near_M)
             if not finished:
                 break
     return pairs[:solved], costs[:solved], matches[:solved]
