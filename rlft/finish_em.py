@@ -173,7 +173,9 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except (RetrievalError, ServerError) as error:
         raise SystemExit(f"\nerror: {error}\n{same}") from error
-    except (MostDropped, NothingToLearn, HealthError, TrustError, ValueError) as error:
+    except HealthError as error:
+        raise SystemExit(f"\nerror: {error}\n{kept}. {error.what_now(folder)}") from error
+    except (MostDropped, NothingToLearn, TrustError, ValueError) as error:
         if isinstance(error, ValueError) and not trainer.history:
             raise ConfigurationError(f"{error} (Other settings need another --output_dir than {folder}.)") from error
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error

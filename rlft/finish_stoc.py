@@ -213,7 +213,9 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         ) from interrupt
     except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
-    except (HealthError, TrustError, ValueError, FloatingPointError) as error:
+    except HealthError as error:
+        raise SystemExit(f"\nerror: {error}\n{kept}. {error.what_now(folder)}") from error
+    except (TrustError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error
 
 

@@ -34,6 +34,8 @@ from rlft.tiny.skeleton import skeleton
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
 DEV = "greedy_accuracy"
 """Metric of the dev rows."""
+RUNS, UNNAMED = "runs", (None, "trainer_output")
+"""Where runs go without `--output_dir`, and its values then: TRL names a folder by itself."""
 
 
 @dataclass
@@ -208,7 +210,7 @@ def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
     chosen = [training.output_dir]
     if training.process_index == 0:
-        if chosen[0] in (None, "trainer_output"):
+        if chosen[0] in UNNAMED:
             chosen = [_free_folder(name)]
         claim_writable(chosen[0], resume)
     if PartialState().num_processes > 1:
@@ -220,7 +222,7 @@ def _free_folder(name: str) -> str:
     """The first `runs/<name>-<n>` that does not exist, made at once so that no other run takes it."""
     number = 1
     while True:
-        folder = Path(f"runs/{name}-{number}")
+        folder = Path(f"{RUNS}/{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -69,6 +69,7 @@ def test_the_best_checkpoint_by_dev_rows_is_given_out(smoke: tuple[Path, str]) -
     given, kept = (load_file(path / "adapter_model.safetensors") for path in (folder, folder / best["checkpoint"]))
     assert all(torch.equal(given[name], kept[name]) for name in kept)
     assert f"the best's (step {best['step']})" in text
+    assert "eval_temperature" in json.loads((folder / "run.json").read_text())["identity"], "it changes the metric"
 
 
 def test_evaluation_stands_in_the_folder_by_items_shown(smoke: tuple[Path, str]) -> None:
