@@ -56,8 +56,7 @@ class PersonalPlan:
     dev: list[Row]
     """What `dev_rows` were made of."""
     held_out: list[Row]
-    left_out: dict[str, int]
-    """Rows and past items of the data that are not used, by reason."""
+    left_out: dict[str, int]  # by reason
     settings: list[Setting]
     measure: Measure
     scorer: ScorerPlan | None

@@ -51,8 +51,10 @@ def _of_em(run: Run) -> str:
     if finite(together):
         rows.append(("M-step: rows per optimiser step, all processes", f"{together:g}"))
     by_round = list(_rounds(run))
-    parts = [table(rows) if rows else "", table(by_round, _ROUND_HEAD) if by_round else ""]
-    return section("Batch table", *parts) if any(parts) else ""
+    parts = [table(rows)] if rows else []
+    if by_round:
+        parts += [paragraph("What each round took:", "soft"), table(by_round, _ROUND_HEAD)]
+    return section("Batch table", *parts) if parts else ""
 
 
 def _rounds(run: Run) -> Iterator[list[str]]:

@@ -33,7 +33,7 @@ def test_a_run_of_grpo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     document = (run / "report.html").read_text()
     for said in (
         "Alarms (1)", "KL &lt;spike&gt;",
-        "<td>begins</td><td>9.5</td>", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
+        "<th>step 2: kl begins (9.5)</th>", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
         "Rewards by function", "Gradient by position", "no reward applied", "cut at the length limit",
         "tokens of the model left out of the loss", "exact: error", "Slowest rewards", "tokenizer.json",
         "<td>0.250</td><td>0.500</td><td>+0.250</td>",
