@@ -52,8 +52,8 @@ def load_prompts(
         held_out: held-out rows wanted.
 
     Returns:
-        `(train, held_out, left_out)`, at most `held_out` of these. A training row whose prompt is held out is left out
-        and counted, and a warning says so.
+        `(train, held_out, left_out)`, of which the second has at most `held_out` rows. A training row whose prompt is
+        held out is left out and counted, and a warning says so.
 
     Raises:
         DataError: on a missing split or column, an empty split, a prompt that is none, or an answer that is NaN.
