@@ -108,7 +108,7 @@ class WritesDown(TrainerCallback):
             save_config(folder, plan.configuration)
             bases = {plan.model: plan.model_init_kwargs.get("revision")}
             rows = {"train": plan.train_rows, "held out": plan.held_out}
-            save_provenance(folder, bases=bases, rows=rows, functions=self.functions)
+            save_provenance(folder, bases=bases, rows=rows, functions=self.functions, left_out=plan.left_out)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
                 folder,
                 bases=dict.fromkeys(plan.bases, plan.model_init_kwargs.get("revision")),
                 rows={"train": plan.train_rows, "dev": plan.dev_rows, "held out": plan.test_rows},
+                left_out=plan.left_out,
             )
         trainer.train()
         trainer.save_model()

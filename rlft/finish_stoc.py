@@ -67,7 +67,7 @@ class Report:
             probes = {f"probes, {which}": rows for which, rows in plan.probes.items()}
             revision = plan.model_init_kwargs.get("revision")
             rows = {"new": plan.new, "old": plan.old, **probes}
-            save_provenance(plan.folder, bases={plan.model: revision}, rows=rows)
+            save_provenance(plan.folder, bases={plan.model: revision}, rows=rows, left_out=plan.left_out)
 
     @says_full_disk
     def train(self, arm: str, trainer: Any) -> None:

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from rlft.record.jsonl import read_jsonl
+from rlft.record.provenance import read_provenance
 from rlft.reward_models import read_pairs
 from rlft.reward_models.users import user_of
 from rlft.tiny.lamp_files import write_lamp_files
@@ -181,6 +182,8 @@ def test_lamp_s_files_without_a_reward_model(tmp_path: Path) -> None:
     assert counts["rows to train on"] == "38"
     assert counts["left out, train: no 'article:' in the input"] == "1"
     assert counts["left out, train: no output of its id"] == "1"
+    left_out = {"train: no 'article:' in the input": 1, "train: no output of its id": 1}
+    assert read_provenance(out)["left_out"] == left_out
     assert counts["rows to train on, empty profile"] == counts["rows to train on, fewer than k"] == "1"
     table = json.loads((out / "evaluation.json").read_text())
     settings = [("bm25", 3), ("bm25", 1), ("recency", 3), ("recency", 1)]

@@ -61,6 +61,7 @@ def test_the_best_checkpoint_by_dev_rows_is_kept(smoke: tuple[Path, str]) -> Non
 def test_what_the_run_was_made_of_is_written_down(smoke: tuple[Path, str]) -> None:
     said = read_provenance(smoke[0])
     assert said["data"]["held out"]["rows"] == 25
+    assert said["left_out"] == {}
     rewards = hashlib.sha256((scripts.ROOT / "rewards/exact_match.py").read_bytes()).hexdigest()
     assert said["sources"]["exact_match"]["sha256"] == rewards
     assert said["sources"].keys() == {"exact_match", "answer_match", "shear"}
