@@ -52,6 +52,7 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
         rlft.trainers.trust.TrustError: if the saved adapter is not the trained one.
     """
     temperature = plan.arguments.eval_temperature
+    trainer.measured = {"eval_temperature": temperature}
     held_out = ByProfiles(trainer, plan.held_out, plan.settings, plan.measure, temperature=temperature)
     if trainer.eval_dataset is not None:
         asked = Setting(plan.arguments.retriever, plan.arguments.profiles, trainer.eval_dataset["prompt"])

@@ -44,6 +44,8 @@ class Plan:
     train_rows: Dataset
     dev_rows: Dataset | None
     held_out: Dataset
+    left_out: dict[str, int]
+    """Rows of the data that are not used, by reason."""
     metric: Callable[..., Any]
     configuration: dict[str, Any]
     title: str
@@ -60,6 +62,7 @@ class PromptInputs:
     train_rows: Any
     dev_rows: Any
     held_out: Any
+    left_out: Any
     tokenizer: Any
     config: Any
     peft_config: Any
@@ -123,7 +126,10 @@ def inspect_prompts(
     tokenizer, config, peft_config = inspect_model(model, training, checks)
     checks.of("prompts", partial(check_room, training), splits[0], tokenizer, config)
     checks.of("prompts", partial(check_room, training), splits[1], tokenizer, config)
-    return PromptInputs(rewards, metric, kept[0], kept[1], splits[1], tokenizer, config, peft_config, table)
+    train_rows, dev_rows, held_out, left_out = kept[0], kept[1], splits[1], splits[2]
+    return PromptInputs(
+        rewards, metric, train_rows, dev_rows, held_out, left_out, tokenizer, config, peft_config, table
+    )
 
 
 def inspect_rewards(specs: Sequence[str], checks: Checks) -> list[Any]:
@@ -172,6 +178,7 @@ def _prepare(
         train_rows=found.train_rows,
         dev_rows=found.dev_rows,
         held_out=found.held_out,
+        left_out=found.left_out,
         metric=checked(found.metric, timeout=training.reward_timeout),
         configuration=configuration_of(recipe, data, model, training),
         title=f"{name}, credit {training.credit}, on {data.dataset_name}",

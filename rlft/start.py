@@ -15,6 +15,8 @@ from rlft.processes import from_main
 from rlft.tiny.tasks import SMOKE
 
 SMOKE_STEPS = 5
+RUNS, UNNAMED = "runs", (None, "trainer_output")
+"""Where runs go without `--output_dir`, and its values then: TRL names a folder by itself."""
 
 
 def start_clock(recipe: Any) -> float:
@@ -59,7 +61,7 @@ def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
     chosen = training.output_dir
     if training.process_index == 0:
-        if chosen in (None, "trainer_output"):
+        if chosen in UNNAMED:
             chosen = _free_folder(name)
         claim_writable(chosen, resume)
     return str(from_main(chosen))
@@ -69,7 +71,7 @@ def _free_folder(name: str) -> str:
     """The first `runs/<name>-<n>` that does not exist, made at once so that no other run takes it."""
     number = 1
     while True:
-        folder = Path(f"runs/{name}-{number}")
+        folder = Path(f"{RUNS}/{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -129,7 +129,7 @@ def _rows(arguments: argparse.Namespace, given: Mapping[str, Any], run: RunFolde
     if flags:
         raise ValueError(f"--{next(iter(flags))} says how --data is read, and there is none; leave it out.")
     recipe = run.configuration["recipe"] | {"system_prompt": given["system_prompt"]}
-    held_out = configured_prompts(recipe, run.configuration["data"])[1]
+    held_out = configured_prompts(recipe, run.configuration["data"]).held_out
     if not len(held_out):
         raise ValueError(f"{run.run} held out no rows (--eval_rows 0); give --data rows.jsonl.")
     return held_out.select(range(min(arguments.rows or len(held_out), len(held_out))))
