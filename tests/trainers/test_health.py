@@ -153,7 +153,7 @@ def test_who_is_stopped_hears_of_the_best_checkpoint(tmp_path: Path) -> None:
 
 
 ENDINGS: dict[str, Callable[[Any, Path], AbstractContextManager[None]]] = {
-    "shear, prlm": lambda trainer, folder: finish._short_endings(trainer),
+    "shear, prlm": lambda trainer, folder: finish.short_endings(trainer),
     "exsearch, dro": finish_em._short_endings,
     "stoc": finish_stoc._short_endings,
 }
