@@ -3,16 +3,18 @@
 The imports of torch, transformers and TRL take five seconds in a new interpreter, longer than most of what is tested.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -24,12 +26,14 @@ SERVER.set_forkserver_preload(
         "accelerate",
         "bm25s",
         "datasets",
+        "datasketch",
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
         "pebble",
         "peft",
         "pytest",
         "scipy.optimize",
+        "scipy.stats",
         "transformers.models.auto.modeling_auto",
         "transformers.models.qwen3.modeling_qwen3",
         "trl.scripts.utils",
@@ -87,10 +91,7 @@ def begin(
     """Start a script; arguments as for `run`, and the files that its output is written to."""
     variables = dict(os.environ) | {"PYTHONPATH": str(ROOT)} | (environment or {})
     places = _places(processes) if processes > 1 else [{}]
-    begun: list[BaseProcess] = [
-        SERVER.Process(target=_work, args=(str(script), flags, str(cwd), variables | place, str(out), str(err)))
-        for place in places
-    ]
+    begun = [fork(_work, str(script), flags, str(cwd), variables | place, str(out), str(err)) for place in places]
     for process in begun:
         process.start()
     return begun
@@ -113,6 +114,16 @@ def wait(begun: Sequence[BaseProcess], timeout: float = 300) -> int:
             _killed(running)
         time.sleep(0.01)
     return failed or next((process.exitcode for process in begun if process.exitcode), 0)
+
+
+def fork(task: Callable[..., None], *args: Any) -> BaseProcess:
+    """A process, not yet started, that does a task where the libraries are imported."""
+    return SERVER.Process(target=_frozen, args=(task, *args))
+
+
+def _frozen(task: Callable[..., None], *args: Any) -> None:
+    gc.freeze()  # or every collection walks the heap of torch and transformers, and copies it
+    task(*args)
 
 
 def _killed(processes: Sequence[BaseProcess]) -> int:

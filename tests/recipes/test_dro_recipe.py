@@ -25,7 +25,7 @@ SMALL = "tiny/select-small"
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run that keeps its last round."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder))
+    finished = scripts.run(RECIPE, "--smoke", "--output_dir", str(folder))
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 

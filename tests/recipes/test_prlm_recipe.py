@@ -31,7 +31,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     flags = ["--max_steps", "4", "--lr_scheduler_type", "constant"]
-    finished = scripts.run_afresh(RECIPE, "--smoke", "--output_dir", str(folder), *flags, *DEV)
+    finished = scripts.run(RECIPE, "--smoke", "--output_dir", str(folder), *flags, *DEV)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout
 
