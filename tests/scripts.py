@@ -72,6 +72,25 @@ def run(
         return subprocess.CompletedProcess([str(script), *flags], code, out.read_text(), err.read_text())
 
 
+def smoke(recipe: str | Path, folder: Path, *flags: str) -> tuple[Path, str]:
+    """The folder of a recipe's smoke, and what it printed."""
+    finished = run(recipe, "--smoke", "--output_dir", str(folder), *flags)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder, finished.stdout
+
+
+def loaded_lora(folder: Path, printed: str) -> int:
+    """Run the lines that a run printed to load its adapter, where rlft cannot be imported; count what it adds."""
+    lines = "\n".join(printed.partition("Load it:\n")[2].splitlines()[:3])
+    code = f"import sys; sys.modules['rlft'] = None\n{lines}\n"
+    with TemporaryDirectory() as elsewhere:
+        script = Path(elsewhere) / "load.py"
+        script.write_text(f"{code}print(sum('lora' in name for name, _ in model.named_parameters()))")
+        finished = run(script, cwd=folder)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return int(finished.stdout.split()[-1])
+
+
 def run_afresh(script: str | Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     """Run a script in an interpreter of its own, where it imports everything in its own order."""
     command = [sys.executable, str(script), *flags]
