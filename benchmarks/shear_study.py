@@ -43,7 +43,7 @@ from rlft.tiny.tasks import TASKS, NeedleTask
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "./launch.sh python benchmarks/shear_study.py --folder runs/shear_study"
 STEPS, BATCH, HELD_OUT = 60, 64, 256
-OTHER_RATES = (4e-4, 2e-3)
+GENTLE, HARSH = 4e-4, 2e-3
 FIRST, SCREEN, FRESH = range(8), range(3), range(8, 16)
 CHOICE, REST = range(4), range(4, 8)
 """Pairs that an arm's rate is chosen on, and those that its best rate is run on besides."""
@@ -82,27 +82,33 @@ PHASES: dict[str, tuple[str, list[str], tuple[float, ...], int, range]] = {
     "core": ("needle", CORE, (STEADY,), 16, FIRST),
     "contrasts": ("needle", CONTRASTS, (STEADY,), 16, SCREEN),
     "causes": ("needle", CAUSES, (STEADY,), 16, CHOICE),
-    "rates": ("needle", SWEPT, OTHER_RATES, 16, CHOICE),
+    "rates": ("needle", SWEPT, (GENTLE, HARSH), 16, CHOICE),
     "windows": ("needle", WINDOWS, (STEADY,), 16, FIRST),
     "confirm": ("needle", CONFIRMED, (STEADY,), 16, FRESH),
-    "wide": ("wide", ["grpo", "1/rollout", "5/rollout"], (STEADY,), 16, SCREEN),
-    "echo": ("echo", ["grpo", "1/rollout", "5/rollout", "10/rollout", "oracle"], (STEADY,), 16, SCREEN),
+    "wide": ("wide", ["grpo", "1/rollout", "5/rollout"], (GENTLE, STEADY), 16, SCREEN),
+    "echo": ("echo", ["grpo", "1/rollout", "5/rollout", "10/rollout", "oracle"], (GENTLE, STEADY), 16, SCREEN),
     "large": ("needle", ["grpo", "1/rollout", "4/rollout", "1/contrast-mix"], (STEADY,), 32, SCREEN),
     "long": ("long", ["grpo", "1/rollout", "4/rollout", "1/contrast-mix"], (STEADY,), 16, SCREEN),
 }
 """Task, arms, rates, group size and seeds. `best` completes the pairs of each arm's best rate."""
 ALL = [*PHASES, "best"]
 SPANS = ["2/rollout", "4/rollout", "8/rollout"]
+AGAINST = ["grpo", "1/rollout"]
 TABLES = {
-    "needle": ("needle", 16, FIRST, [*CORE, *WINDOWS], ["grpo", "1/rollout"]),
-    "fresh pairs": ("needle", 16, FRESH, CONFIRMED, ["grpo", "1/rollout"]),
-    "all pairs": ("needle", 16, range(16), ["grpo", "1/rollout", "1/mix"], ["grpo", "1/rollout"]),
-    "causes": ("needle", 16, CHOICE, ["grpo", "1/rollout", "1/mean_one", *CAUSES], ["grpo", "1/rollout"]),
-    "own side": ("needle", 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS], ["grpo", "1/rollout"]),
-    "groups of 32": ("needle", 32, SCREEN, PHASES["large"][1], ["grpo", "1/rollout"]),
-    **{name: (name, 16, SCREEN, PHASES[name][1], ["grpo", "1/rollout"]) for name in ("wide", "echo", "long")},
+    "needle": ("needle", STEADY, 16, FIRST, [*CORE, *WINDOWS], AGAINST),
+    "fresh pairs": ("needle", STEADY, 16, FRESH, CONFIRMED, AGAINST),
+    "all pairs": ("needle", STEADY, 16, range(16), ["grpo", "1/rollout", "1/mix"], AGAINST),
+    "causes": ("needle", STEADY, 16, CHOICE, ["grpo", "1/rollout", "1/mean_one", *CAUSES], AGAINST),
+    "own side": ("needle", STEADY, 16, SCREEN, ["grpo", "1/rollout", *SPANS, *CONTRASTS], AGAINST),
+    "groups of 32": ("needle", STEADY, 32, SCREEN, PHASES["large"][1], AGAINST),
+    "long": ("long", STEADY, 16, SCREEN, PHASES["long"][1], AGAINST),
+    **{
+        f"{name}, rate {rate:g}": (name, rate, 16, SCREEN, PHASES[name][1], AGAINST)
+        for name in ("wide", "echo")
+        for rate in (GENTLE, STEADY)
+    },
 }
-"""Task, group size, seeds, arms, and the arms that the others are compared with; p is corrected inside a comparison."""
+"""Task, rate, group size, seeds, arms, and those that the others are compared with; p is corrected in a comparison."""
 
 
 def planned(phase: str, done: list[dict[str, Any]]) -> Iterator[Run]:

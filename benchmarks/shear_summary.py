@@ -82,11 +82,11 @@ def compared(arms: dict[str, dict[int, dict[str, Any]]], baseline: dict[int, dic
 
 
 def table(
-    rows: Rows, task: str, group: int, seeds: range, names: Sequence[str], baselines: Sequence[str]
+    rows: Rows, task: str, rate: float, group: int, seeds: range, names: Sequence[str], baselines: Sequence[str]
 ) -> dict[str, Any]:
-    """Some arms on one task, group size and set of seeds at the steady rate: their figures, and their differences."""
+    """Some arms on one task, rate, group size and set of seeds: their figures, and their differences."""
     here = [row for row in rows if row["seed"] in seeds]
-    found = {name: by_seed(here, task=task, group=group, rate=STEADY, arm=name) for name in names}
+    found = {name: by_seed(here, task=task, group=group, rate=rate, arm=name) for name in names}
     arms = {name: runs for name, runs in found.items() if runs}
     return {
         "arms": {name: figures(runs) for name, runs in arms.items()},

@@ -31,19 +31,21 @@ def main() -> None:
     recipe, data, model, training = parse_recipe("shear", dataclasses, description=__doc__ or "", shown=SHOWN)
 
     from rlft import SHEARTrainer
+    from rlft.checks import refusals
     from rlft.finish import train_and_report
     from rlft.prepare import prepare
 
     plan = prepare("shear", recipe, data, model, training)
     training.model_init_kwargs = plan.model_init_kwargs
-    trainer = SHEARTrainer(
-        model=plan.model,
-        reward_funcs=plan.reward_funcs,
-        args=training,
-        train_dataset=plan.train_rows,
-        eval_dataset=plan.dev_rows,
-        peft_config=plan.peft_config,
-    )
+    with refusals():
+        trainer = SHEARTrainer(
+            model=plan.model,
+            reward_funcs=plan.reward_funcs,
+            args=training,
+            train_dataset=plan.train_rows,
+            eval_dataset=plan.dev_rows,
+            peft_config=plan.peft_config,
+        )
     train_and_report(trainer, plan)
 
 

@@ -17,13 +17,16 @@ REFUSALS = (ValueError, OSError, ImportError, FloatingPointError, RetrievalError
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """End a recipe in one line for settings, data or files that cannot be used.
+    """End a recipe in one line for settings, data or files that cannot be used, or when somebody interrupts it.
 
     Raises:
         ConfigurationError: in the place of one of `REFUSALS`.
+        SystemExit: in the place of a KeyboardInterrupt.
     """
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit("\ninterrupted before training began.") from interrupt
     except REFUSALS as error:
         raise ConfigurationError(" ".join(str(error).splitlines())) from error  # the Hub's messages have several
 

@@ -26,6 +26,7 @@ from typing import Any
 from rlft import __version__
 from rlft.assets import shipped
 from rlft.check.command import Wrong, add_check, add_check_reward
+from rlft.configure import ignore_old_names
 from rlft.credit.diagnose.command import add_diagnose
 from rlft.evaluate.command import add_eval
 from rlft.export.command import add_export
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 1 after an error message on stderr.
     """
+    ignore_old_names()
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)

@@ -82,8 +82,7 @@ def parse_recipe(
     for key, value in _environment(content, path).items():
         os.environ.setdefault(key, str(value))
 
-    # TRL sets these fields itself; the warning is not about anything a user wrote.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    ignore_old_names()
 
     from trl import TrlParser  # after the environment is set: Hub libraries read it when imported
 
@@ -105,6 +104,14 @@ def parse_recipe(
     except ZeroDivisionError as error:  # of TRL's batch arithmetic
         raise ConfigurationError(f"{_BATCH} must be at least 1 each; one of them is 0.") from error
     return tuple(parsed)
+
+
+def ignore_old_names() -> None:
+    """Show no warning about `gradient_checkpointing`, which transformers renamed, where TRL and PEFT still say so.
+
+    TRL sets the field, PEFT asks every model that it loads; neither is about anything that a user wrote.
+    """
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
 
 
 def settings(recipe: str) -> dict[str, Path]:
@@ -176,8 +183,11 @@ def _help(recipe: str, description: str, default: str, shown: Mapping[str, type]
     lines = [description.strip(), "", "Settings (--config NAME, or a YAML file; flags win over it):"]
     lines += [f"  {name:<12} {_first_comment(path)}" for name, path in settings(recipe).items()]
     lines += [f"Without --config: {default}."]
+    seen: set[str] = set()
     for heading, options in shown.items():
-        lines += ["", f"{heading}:", *[_option(f) for f in fields(options)]]
+        new = [f for f in fields(options) if f.name not in seen]  # the first that names an option sets its default
+        seen.update(f.name for f in new)
+        lines += ["", f"{heading}:", *map(_option, new)]
     lines += ["", "Most used TRL options:", *[f"  --{name:<28} {COMMON[name]}" for name in common]]
     return "\n".join([*lines, "", "--help_all lists every option of TRL's configuration too."])
 

@@ -4,9 +4,10 @@ import errno
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from rlft.record.folder import claim_output_dir
+from rlft.record.folder import claim_output_dir, refuse_another_run
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _SAID = ("No space left on device", "Disk quota exceeded", "File too large", "Read-only file system")
@@ -21,14 +22,34 @@ def claim_writable(path: str | os.PathLike[str], resume: bool) -> None:
     Raises:
         OSError: naming the folder and the flag.
     """
+    refuse_folder(path, resume)
     try:
-        folder = claim_output_dir(path, resume)
+        claim_output_dir(path, resume)
     except OSError as error:
-        if error.errno is None:  # a refusal of the folder's content, which says all
-            raise
         raise type(error)(f"output_dir {str(path)!r} cannot be made ({error}); name another --output_dir.") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"output_dir {str(folder)!r} cannot be written to; name another --output_dir.")
+
+
+def refuse_folder(path: str | os.PathLike[str], resume: bool) -> None:
+    """The refusals of `claim_writable`, as far as they are known before the folder is made.
+
+    Raises:
+        OSError: naming the folder and the flag.
+    """
+    refuse_another_run(Path(path), resume)
+    there = existing(path)
+    if not there.is_dir():
+        raise NotADirectoryError(f"output_dir {str(path)!r}: {there} is a file; name another --output_dir.")
+    if not os.access(there, os.W_OK):
+        what = "written to" if there == Path(path).resolve() else f"made, since {there} cannot be written to"
+        raise PermissionError(f"output_dir {str(path)!r} cannot be {what}; name another --output_dir.")
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    place = Path(path).resolve()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def says_full_disk(function: Callable[P, T]) -> Callable[P, T]:

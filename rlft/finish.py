@@ -50,6 +50,7 @@ def train_and_report(trainer: Any, plan: Plan) -> None:
     written = WritesDown(plan, [*trainer.reward_funcs, plan.metric, load_credit(args.credit)])
     if not args.resume_from_checkpoint:
         written.write(args)
+    trainer.measured = {"eval_metric": plan.configuration["recipe"]["eval_metric"]}
     trust, accuracy = TrustCallback(), HeldOut(trainer, list(plan.held_out), plan.metric)
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -107,7 +108,7 @@ class WritesDown(TrainerCallback):
             save_config(folder, plan.configuration)
             bases = {plan.model: plan.model_init_kwargs.get("revision")}
             rows = {"train": plan.train_rows, "held out": plan.held_out}
-            save_provenance(folder, bases=bases, rows=rows, functions=self.functions)
+            save_provenance(folder, bases=bases, rows=rows, functions=self.functions, left_out=plan.left_out)
 
 
 @contextmanager
@@ -117,19 +118,22 @@ def _short_endings(trainer: Any) -> Iterator[None]:
 
     def kept() -> str:
         saved = next((one for one in checkpoints(folder) if is_sealed(one)), None)
-        on = f"the same command with --output_dir {shlex.quote(str(folder))} --resume_from_checkpoint true goes on"
-        return f"Kept: the record in {folder / 'record'}; {saved or 'no checkpoint was saved'}; {on} from there."
+        return f"Kept: the record in {folder / 'record'}; {saved or 'no checkpoint was saved'}"
 
+    resume = f"--output_dir {shlex.quote(str(folder))} --resume_from_checkpoint true"
+    on = f"the same command with {resume} goes on from there."
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}") from interrupt
+        raise SystemExit(f"\ninterrupted after {trainer.state.global_step} steps. {kept()}; {on}") from interrupt
     except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
-    except (RewardError, CreditError, HealthError, TrustError, FloatingPointError) as error:
+    except HealthError as error:
+        raise SystemExit(f"\nerror: {error}\n{kept()}. {error.what_now(folder)}") from error
+    except (RewardError, CreditError, TrustError, FloatingPointError) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        raise SystemExit(f"\nerror: {error}\n{kept()}") from error
+        raise SystemExit(f"\nerror: {error}\n{kept()}; {on}") from error
 
 
 def _accuracy_rows(results: Results) -> list[tuple[str, str]]:

@@ -78,6 +78,7 @@ def train_and_report(trainer: Any, plan: EMPlan, method: Method) -> None:
                 folder,
                 bases=dict.fromkeys(plan.bases, plan.model_init_kwargs.get("revision")),
                 rows={"train": plan.train_rows, "dev": plan.dev_rows, "held out": plan.test_rows},
+                left_out=plan.left_out,
             )
         trainer.train()
         trainer.save_model()
@@ -173,7 +174,9 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except (RetrievalError, ServerError) as error:
         raise SystemExit(f"\nerror: {error}\n{same}") from error
-    except (MostDropped, NothingToLearn, HealthError, TrustError, ValueError) as error:
+    except HealthError as error:
+        raise SystemExit(f"\nerror: {error}\n{kept}. {error.what_now(folder)}") from error
+    except (MostDropped, NothingToLearn, TrustError, ValueError) as error:
         if isinstance(error, ValueError) and not trainer.history:
             raise ConfigurationError(f"{error} (Other settings need another --output_dir than {folder}.)") from error
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error

@@ -62,6 +62,7 @@ def train_and_report(trainer: Any, plan: PersonalPlan) -> None:
         written.write(args)
     trust = TrustCallback()
     temperature = plan.arguments.eval_temperature
+    trainer.measured = {"eval_temperature": temperature}
     held_out = ByProfiles(trainer, plan.held_out, plan.settings, plan.measure, temperature=temperature)
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)

@@ -67,7 +67,7 @@ class Report:
             probes = {f"probes, {which}": rows for which, rows in plan.probes.items()}
             revision = plan.model_init_kwargs.get("revision")
             rows = {"new": plan.new, "old": plan.old, **probes}
-            save_provenance(plan.folder, bases={plan.model: revision}, rows=rows)
+            save_provenance(plan.folder, bases={plan.model: revision}, rows=rows, left_out=plan.left_out)
 
     @says_full_disk
     def train(self, arm: str, trainer: Any) -> None:
@@ -213,7 +213,9 @@ def _short_endings(trainer: Any, folder: Path) -> Iterator[None]:
         ) from interrupt
     except (AnotherRun, NothingToResume) as error:
         raise ConfigurationError(str(error)) from error
-    except (HealthError, TrustError, ValueError, FloatingPointError) as error:
+    except HealthError as error:
+        raise SystemExit(f"\nerror: {error}\n{kept}. {error.what_now(folder)}") from error
+    except (TrustError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"\nerror: {error}\n{kept}. Other settings need another --output_dir.") from error
 
 

@@ -17,7 +17,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from rlft.arguments import RecipeArguments
 from rlft.checks import MISSING, Checks, refusals
 from rlft.credit import load_credit, needs
-from rlft.data.prompts import load_prompts
+from rlft.data.prompts import Prompts, load_prompts
 from rlft.disk import claim_writable
 from rlft.evaluate.metrics import METRICS
 from rlft.plugins import resolve
@@ -34,6 +34,8 @@ from rlft.tiny.skeleton import skeleton
 SMOKE_STEPS, SMOKE_ROWS = 5, 32
 DEV = "greedy_accuracy"
 """Metric of the dev rows."""
+RUNS, UNNAMED = "runs", (None, "trainer_output")
+"""Where runs go without `--output_dir`, and its values then: TRL names a folder by itself."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Plan:
     train_rows: Dataset
     dev_rows: Dataset | None
     held_out: Dataset
+    left_out: dict[str, int]
+    """Rows of the data that are not used, by reason."""
     metric: Callable[..., Any]
     configuration: dict[str, Any]
     title: str
@@ -63,6 +67,7 @@ class PromptInputs:
     train_rows: Any
     dev_rows: Any
     held_out: Any
+    left_out: Any
     tokenizer: Any
     config: Any
     peft_config: Any
@@ -128,7 +133,10 @@ def inspect_prompts(
     tokenizer, config, peft_config = inspect_model(model, training, checks)
     checks.of("prompts", partial(check_room, training), splits[0], tokenizer, config)
     checks.of("prompts", partial(check_room, training), splits[1], tokenizer, config)
-    return PromptInputs(rewards, metric, kept[0], kept[1], splits[1], tokenizer, config, peft_config, table)
+    train_rows, dev_rows, held_out, left_out = kept[0], kept[1], splits[1], splits[2]
+    return PromptInputs(
+        rewards, metric, train_rows, dev_rows, held_out, left_out, tokenizer, config, peft_config, table
+    )
 
 
 def inspect_rewards(specs: Sequence[str], checks: Checks) -> list[Any]:
@@ -158,7 +166,7 @@ def check_room(training: Any, rows: Dataset, tokenizer: Any, config: Any) -> Non
     check_prompts(rows["prompt"], tokenizer, positions_of(config), training.max_completion_length, template)
 
 
-def _rows(recipe: RecipeArguments, data: ScriptArguments) -> tuple[Dataset, Dataset]:
+def _rows(recipe: RecipeArguments, data: ScriptArguments) -> Prompts:
     return load_prompts(
         data.dataset_name,
         config=data.dataset_config,
@@ -191,6 +199,7 @@ def _prepare(
         train_rows=found.train_rows,
         dev_rows=found.dev_rows,
         held_out=found.held_out,
+        left_out=found.left_out,
         metric=checked(found.metric, timeout=training.reward_timeout),
         configuration={
             "recipe": asdict(recipe),
@@ -208,7 +217,7 @@ def free_or_claimed_folder(name: str, training: Any, resume: bool) -> str:
     """The run folder, claimed by the main process and known to all; a free one of `runs/` if none is named."""
     chosen = [training.output_dir]
     if training.process_index == 0:
-        if chosen[0] in (None, "trainer_output"):
+        if chosen[0] in UNNAMED:
             chosen = [_free_folder(name)]
         claim_writable(chosen[0], resume)
     if PartialState().num_processes > 1:
@@ -220,7 +229,7 @@ def _free_folder(name: str) -> str:
     """The first `runs/<name>-<n>` that does not exist, made at once so that no other run takes it."""
     number = 1
     while True:
-        folder = Path(f"runs/{name}-{number}")
+        folder = Path(f"{RUNS}/{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

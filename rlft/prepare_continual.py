@@ -34,6 +34,7 @@ class ContinualInputs:
     old: Any
     probes: Any
     people: Any
+    left_out: Any
     tokenizer: Any
     config: Any
     peft_config: Any
@@ -66,7 +67,7 @@ def inspect_stoc(
     checks.of("length", _refuse_length, training, config)
     left_out, people = (MISSING, MISSING) if rows is MISSING else (rows.left_out, rows.people)
     table = checks.of("batch", _table, arms, new, old, probes, left_out)
-    return ContinualInputs(arms, new, old, probes, people, tokenizer, config, peft_config, table)
+    return ContinualInputs(arms, new, old, probes, people, left_out, tokenizer, config, peft_config, table)
 
 
 def _refuse_options(recipe: ContinualArguments) -> None:

@@ -37,6 +37,8 @@ class EMPlan:
     train_rows: Dataset
     dev_rows: Dataset
     test_rows: Dataset
+    left_out: Mapping[str, int]
+    """Rows of the data that are not used, by reason."""
     configuration: dict[str, Any]
     title: str
     smoke: bool
@@ -230,6 +232,7 @@ def settle(
         "train_rows": found.splits.train,
         "dev_rows": found.splits.dev,
         "test_rows": found.splits.test,
+        "left_out": found.splits.rejects,
         "configuration": {
             "recipe": asdict(recipe),
             "data": asdict(data),

@@ -28,6 +28,7 @@ from rlft.prepare_em import (
     start_clock,
 )
 from rlft.retrieval import Retriever, load_retriever
+from rlft.retrieval.loading import find_retriever
 from rlft.tiny import tasks
 
 TRAIN_QUESTIONS = 2048
@@ -156,7 +157,9 @@ def _passage(place: int, given: Any) -> Any:
 
 
 def _retriever(recipe: ListArguments, splits: QuestionSplits) -> Retriever | None:
-    """What finds candidates; None if every question has its own, whatever `--retriever` names."""
+    """What finds candidates; None if every question has its own: what `--retriever` names is then not made."""
+    if recipe.retriever is not None:
+        find_retriever(recipe.retriever)
     parts: Mapping[str, Dataset] = {"training": splits.train, "dev": splits.dev, "held-out": splits.test}
     lacking = {name: _without_candidates(rows) for name, rows in parts.items()}
     if not any(lacking.values()):

@@ -38,6 +38,7 @@ from rlft.trainers.prlm_rewards import check_rows, prlm_rewards
 Row = dict[str, Any]
 SMOKE = {"train_rows": 64, "pair_rows": 96, "eval_rows": 32, "drift_rows": 16}
 SMOKE_STEPS = 5
+TOO_LONG = "pairs: query too long for the reward model"
 TRAINED, TEXTS = "the training set", ("answer", "query")
 
 
@@ -55,6 +56,7 @@ class PersonalPlan:
     dev: list[Row]
     """What `dev_rows` were made of."""
     held_out: list[Row]
+    left_out: dict[str, int]  # by reason
     settings: list[Setting]
     measure: Measure
     scorer: ScorerPlan | None
@@ -125,6 +127,7 @@ def _prepare(
         dev_rows=found.dev_rows,
         dev=found.dev,
         held_out=rows.held_out,
+        left_out=_left_out(rows, scorer),
         settings=found.settings,
         measure=found.measure,
         scorer=scorer,
@@ -276,16 +279,20 @@ def _form(scorer: ScorerPlan | None) -> str:
     return f"{scorer.spec.form} reward model" if scorer.given is None else f"reward model {scorer.given}"
 
 
+def _left_out(rows: PersonalRows, scorer: ScorerPlan | None) -> dict[str, int]:
+    too_long = 0 if scorer is None else scorer.query_too_long
+    return ({TOO_LONG: too_long} if too_long else {}) | rows.left_out
+
+
 def _table(
     rows: PersonalRows, counts: Mapping[str, int], settings: Sequence[Setting], scorer: ScorerPlan | None
 ) -> str:
-    too_long = 0 if scorer is None else scorer.query_too_long
+    left_out = _left_out(rows, scorer)
     shown = [
         ("rows to train on", f"{len(rows.train)}"),
-        ("rows for pairs", f"{len(rows.pairs) - too_long}"),
+        ("rows for pairs", f"{len(rows.pairs) - left_out.get(TOO_LONG, 0)}"),
         ("held-out rows", f"{len(rows.held_out)}"),
-        *([("left out, pairs: query too long for the reward model", f"{too_long}")] if too_long else []),
-        *((f"left out, {why}", f"{count}") for why, count in rows.left_out.items()),
+        *((f"left out, {why}", f"{count}") for why, count in left_out.items()),
         *((f"rows to train on, {what}", f"{count}") for what, count in counts.items() if count and what != "rows"),
     ]
     if settings:

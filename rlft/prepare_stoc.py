@@ -48,6 +48,8 @@ class StocPlan:
     old: list[Row]
     probes: dict[str, list[Row]]
     people: People | None
+    left_out: Mapping[str, int]
+    """Facts of the data that are not used, by reason."""
     arms: dict[str, Any]
     """A `STOCConfig` each, with its own folder."""
     recall: str
@@ -132,6 +134,7 @@ def _prepare(
         old=_as_rows(old),
         probes=probes,
         people=found.people,
+        left_out=found.left_out,
         arms=arms,
         recall=recipe.recall,
         folder=folder,

@@ -66,11 +66,12 @@ def saved_model(place: str | Path, revision: str | None = None) -> SavedModel:
     return SavedModel(str(folder), base, None if Path(base).is_dir() else said.get("revision") or revision)
 
 
-def refuse_pickles(place: str | Path) -> None:
+def refuse_pickles(place: str | Path, *, needs_weights: bool = True) -> None:
     """Refuse a folder from which a pickle would be read: its own weights, or those of the base of its adapter.
 
     Args:
         place: a folder; anything else (a Hub id) is passed over, `SAFETENSORS` holds there.
+        needs_weights: refuse a folder without any weights too.
 
     Raises:
         ValueError: naming the pickle, and how to convert it.
@@ -78,16 +79,16 @@ def refuse_pickles(place: str | Path) -> None:
     folder = Path(place)
     if (folder / ADAPTER_CONFIG).is_file():
         if not (folder / ADAPTER_WEIGHTS).is_file():
-            _refuse(folder, ADAPTER_WEIGHTS)
+            _refuse(folder, ADAPTER_WEIGHTS, needs_weights)
         base = _read(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         if isinstance(base, str) and Path(base).is_dir() and Path(base).resolve() != folder.resolve():
-            refuse_pickles(base)
+            refuse_pickles(base, needs_weights=needs_weights)
     elif (folder / MODEL_CONFIG).is_file():
         for name in _named_files(folder):
             if not name.endswith((".safetensors", ".safetensors.index.json")):
                 raise ValueError(_message(folder, name, MODEL_WEIGHTS))
         if not any((folder / name).is_file() for name in (MODEL_WEIGHTS, MODEL_INDEX)):
-            _refuse(folder, MODEL_WEIGHTS)
+            _refuse(folder, MODEL_WEIGHTS, needs_weights)
 
 
 def load_model(saved: SavedModel, *, dtype: Any = "auto", device: Any = None) -> Any:
@@ -147,12 +148,13 @@ def _named_files(folder: Path) -> Iterator[str]:
         yield from map(str, dict(_read(folder / MODEL_INDEX).get("weight_map") or {}).values())
 
 
-def _refuse(folder: Path, wanted: str) -> None:
+def _refuse(folder: Path, wanted: str, needs_weights: bool) -> None:
     pickled = sorted(path.name for path in folder.iterdir() if path.name.endswith(_PICKLED))
     weights = [name for name in pickled if name != "training_args.bin"]
     if weights:
         raise ValueError(_message(folder, weights[0], wanted))
-    raise ValueError(f"{folder} has no {wanted}; put it back, or save the model again.")
+    if needs_weights:
+        raise ValueError(f"{folder} has no {wanted}; put it back, or save the model again.")
 
 
 def _message(folder: Path, pickle: str, wanted: str) -> str:

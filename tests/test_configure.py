@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -154,3 +155,5 @@ def test_help_and_import_load_no_torch(target: str) -> None:
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stderr.strip() == "set()"
     assert [flag for flag in HELP[target] if f"  {flag} " not in finished.stdout] == []
+    listed = re.findall(r"^  (--\w+)", finished.stdout, re.MULTILINE)
+    assert [flag for flag in listed if listed.count(flag) > 1] == []

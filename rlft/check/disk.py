@@ -1,11 +1,11 @@
 """Space that a run takes on the disk of its folder: checkpoints, what it saves at the end, and its record."""
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 from rlft.check.memory import Load, memory_of
 from rlft.check.size import Size
+from rlft.disk import existing
 
 RECORD_BYTES = 8
 """Of a recorded token with its id, text and credit, compressed: an upper bound (the tiny runs take 2)."""
@@ -37,7 +37,4 @@ def checkpoints_kept(args: Any, steps: int) -> int:
 
 def free_bytes(folder: str | None) -> int:
     """Free space where a folder is or would be made."""
-    place = Path(folder or ".").resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(existing(folder or ".")).free

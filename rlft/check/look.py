@@ -1,7 +1,6 @@
 """`rlft check`: what can be known about a run before it starts, each part as a section of text and as figures."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from rlft.check.recipes import Parsed
@@ -12,8 +11,10 @@ from rlft.check.subject import Subject
 from rlft.check.text import Look, section
 from rlft.check.tokens import look_at_tokens
 from rlft.checks import MISSING, Checks
-from rlft.record.folder import refuse_another_run
+from rlft.disk import refuse_folder
+from rlft.prepare import RUNS, UNNAMED
 from rlft.resume.find import asks_to_resume, look_ahead
+from rlft.saved import refuse_pickles
 
 
 def look(
@@ -41,12 +42,22 @@ def look(
             load = subject.load(longest)
             look_at_memory(seen, size, load, checks, device_gib)
             look_at_disk(seen, run, subject, size, load, checks)
-    folder = run.training.output_dir
-    if asks_to_resume(run.training.resume_from_checkpoint):
-        checks.of("resume", look_ahead, run.training.resume_from_checkpoint, folder)
-    elif folder is not None:
-        checks.of("folder", refuse_another_run, Path(str(folder)), False)
+    _look_at_files(run, checks)
     return seen
+
+
+def _look_at_files(run: Parsed, checks: Checks) -> None:
+    """The files that the run would begin with, and where it would write."""
+    recipe, folder = run.recipe, run.training.output_dir
+    if not getattr(recipe, "from_scratch", False):
+        bases = (run.model.model_name_or_path, getattr(recipe, "selector_model", None))
+        for base in filter(None, bases):
+            checks.of("model", refuse_pickles, base, needs_weights=False)
+    resumes = asks_to_resume(run.training.resume_from_checkpoint)
+    if resumes:
+        checks.of("resume", look_ahead, run.training.resume_from_checkpoint, folder)
+    new = folder in UNNAMED
+    checks.of("folder", refuse_folder, RUNS if new else str(folder), resumes or new)
 
 
 def _look_at_size(seen: Look, size: Size, config: Any) -> None:

@@ -6,6 +6,7 @@ metrics and the loss since the last log, and how often TRL's sampler has shuffle
 where that is saved and restored public names.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trl.trainer.utils import RepeatSampler
 
 _LOSS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step", "_total_train_tokens")
 _GENERATION = ("_step", "_buffered_inputs")
+_TABLE = ("prompt", "completion", "advantages")
 
 
 class CheckpointSeams:
@@ -111,7 +113,7 @@ def generated_in_step(trainer: Any) -> bool:
 def progress_of(trainer: Any) -> dict[str, Any]:
     """What a trainer of TRL knows between two steps beside what transformers saves: numbers, tensors, and containers.
 
-    Rollouts are among it as long as a step is to come that learns from them.
+    Rollouts and their texts are among it as long as a step is to come that learns from them.
     """
     progress: dict[str, Any] = {name: getattr(trainer, name) for name in _LOSS}
     progress["metrics"] = {name: [float(value) for value in found] for name, found in trainer._metrics["train"].items()}
@@ -119,12 +121,25 @@ def progress_of(trainer: Any) -> dict[str, Any]:
         args: Any = trainer.args
         used_up = trainer._step % (args.steps_per_generation * trainer.num_iterations) == 0
         progress |= {"_step": trainer._step, "_buffered_inputs": None if used_up else trainer._buffered_inputs}
+        progress["rows"] = None if used_up else _rows_of(trainer)
     return progress
+
+
+def _rows_of(trainer: Any) -> str:
+    """TRL's table of the last batch as JSON, images and the like as text."""
+    logs = trainer._logs
+    rewards = {name: list(values) for name, values in logs["rewards"].items()}
+    return json.dumps({name: list(logs[name]) for name in _TABLE} | {"rewards": rewards}, default=str)
 
 
 def restore_progress(trainer: Any, progress: dict[str, Any]) -> None:
     """Inverse of `progress_of`, on a trainer that is about to take its first step."""
     for name in [*_LOSS, *(_GENERATION if isinstance(trainer, GRPOTrainer) else ())]:
         setattr(trainer, name, progress[name])
+    if rows := json.loads(progress.get("rows") or "{}"):
+        for name in _TABLE:
+            trainer._logs[name].extend(rows[name])
+        for name, values in rows["rewards"].items():
+            trainer._logs["rewards"][name].extend(values)
     trainer._metrics["train"].clear()
     trainer._metrics["train"].update({name: list(found) for name, found in progress["metrics"].items()})

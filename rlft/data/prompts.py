@@ -3,7 +3,7 @@
 import difflib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from datasets import Dataset, DatasetDict, load_dataset
@@ -19,6 +19,15 @@ TINY_SEED, TINY_HELD_OUT_SEED = 11, 22
 logger = logging.getLogger(__name__)
 
 
+class Prompts(NamedTuple):
+    """What was read."""
+
+    train: Dataset
+    held_out: Dataset
+    left_out: dict[str, int]
+    """Training rows left out, by reason."""
+
+
 def load_prompts(
     name: str | None,
     *,
@@ -29,7 +38,7 @@ def load_prompts(
     answer_column: str = "answer",
     system_prompt: str | None = None,
     held_out: int = 512,
-) -> tuple[Dataset, Dataset]:
+) -> Prompts:
     """Training rows and held-out rows.
 
     Args:
@@ -43,8 +52,8 @@ def load_prompts(
         held_out: held-out rows wanted.
 
     Returns:
-        (training rows, at most `held_out` held-out rows). A training row whose prompt is held out is left out; a
-        warning says how many.
+        `(train, held_out, left_out)`, of which the second has at most `held_out` rows. A training row whose prompt is
+        held out is left out and counted, and a warning says so.
 
     Raises:
         DataError: on a missing split or column, an empty split, a prompt that is none, or an answer that is NaN.
@@ -66,8 +75,10 @@ def load_prompts(
             f"{name}: split {train_split!r} has {len(splits[train_split])} rows and {held_out} were held out, so none "
             "is left to train on; lower --eval_rows, set --dataset_test_split, or give more data."
         )
-    read = [_read(split, name, prompt_column, answer_column, system_prompt) for split in (train, test)]
-    return _not_held_out(read[0], read[1], str(name)), read[1]
+    rows, tests = (_read(split, name, prompt_column, answer_column, system_prompt) for split in (train, test))
+    kept = _not_held_out(rows, tests, str(name))
+    left_out = {f"{train_split}: prompt is held out": len(rows) - len(kept)} if len(kept) < len(rows) else {}
+    return Prompts(kept, tests, left_out)
 
 
 def _not_held_out(train: Dataset, test: Dataset, name: str) -> Dataset:

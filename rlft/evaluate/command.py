@@ -137,7 +137,7 @@ def _rows(arguments: argparse.Namespace, given: Mapping[str, Any], run: RunFolde
         answer_column=recipe["answer_column"],
         system_prompt=given["system_prompt"],
         held_out=recipe["eval_rows"],
-    )[1]
+    ).held_out
     if not len(held_out):
         raise ValueError(f"{run.run} held out no rows (--eval_rows 0); give --data rows.jsonl.")
     return held_out.select(range(min(arguments.rows or len(held_out), len(held_out))))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from rlft.health.history import History
 from rlft.health.measures import TASK
+from rlft.health.replay_rules import REPLAY_RULES
 from rlft.health.rules import RULES, Rule
 
 CALM = 5
@@ -34,14 +35,21 @@ class Watch:
         rules: the rules.
         metric: name in the log of the held-out metric (`eval_...`) that is set against the reward; None: none is.
         greater_is_better: its direction.
+        unit: what is counted: a `step`, or a `round`.
 
     Attributes:
         open: alarms that are not over, by rule.
         history: the logs so far.
     """
 
-    def __init__(self, rules: Sequence[Rule] = RULES, metric: str | None = None, greater_is_better: bool = True):
-        self.rules, self.metric, self.greater_is_better = rules, metric, greater_is_better
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (*RULES, *REPLAY_RULES),
+        metric: str | None = None,
+        greater_is_better: bool = True,
+        unit: str = "step",
+    ):
+        self.rules, self.metric, self.greater_is_better, self.unit = rules, metric, greater_is_better, unit
         self.history = History()
         self.open: dict[str, Alarm] = {}
         self._calm: dict[str, int] = {}
@@ -72,7 +80,9 @@ class Watch:
         if rule.name not in self.open or self._calm[rule.name] < CALM:
             return None
         began = self.open.pop(rule.name).step
-        return Alarm(step, rule.name, f"over, after it began at step {began}: {seen.words}.", seen.value, over=True)
+        return Alarm(
+            step, rule.name, f"over, after it began at {self.unit} {began}: {seen.words}.", seen.value, over=True
+        )
 
     def _raise(self, rule: Rule, step: int, value: float, words: str) -> Alarm | None:
         if rule.name in self.open:

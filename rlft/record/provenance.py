@@ -3,6 +3,7 @@
     versions    of Python, rlft and the libraries that train
     commits     base on the Hub -> its commit
     data        split -> number of rows and their digest
+    left_out    reason -> number of rows that were read and are in no split
     sources     reward, metric, ... -> the file that defines it, and its digest
 
 Digests are SHA-256 in hexadecimal. No torch is imported by itself.
@@ -16,6 +17,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rlft.record.folder import write_whole
@@ -30,6 +32,7 @@ def save_provenance(
     bases: Mapping[str, str | None],
     rows: Mapping[str, Iterable[Mapping[str, Any]]],
     functions: Iterable[Any] = (),
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Path:
     """Write `provenance.json`, all of it or nothing; the main process calls this.
 
@@ -38,6 +41,7 @@ def save_provenance(
         bases: Hub id or folder of every base, and the revision it was loaded at.
         rows: by split, the rows that are read; each is hashed as JSON, in order.
         functions: rewards, metric and credit; one without a source file (a reward model) is named by its class alone.
+        left_out: rows that were read and cannot be used, by reason.
 
     Returns:
         The path of the file.
@@ -47,6 +51,7 @@ def save_provenance(
         "versions": {"python": platform.python_version()} | dict(_versions()),
         "commits": {name: commit for name, commit in commits.items() if commit},
         "data": {split: rows_digest(found) for split, found in rows.items()},
+        "left_out": dict(left_out),
         "sources": {_name(one): source_of(one) for one in functions},
     }
     path = Path(folder) / PROVENANCE

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlft.record.page import paragraph, section, table
+from rlft.record.provenance import PROVENANCE
 from rlft.report.curves import finite
 from rlft.report.results import read_json
 from rlft.report.rewards import RewardTally
@@ -12,7 +13,7 @@ from rlft.rewards.outcomes import Outcome
 
 _FAILED = (Outcome.UNPARSEABLE, Outcome.SKIPPED, Outcome.ERROR, Outcome.TIMEOUT)
 _BY_REASON = ("dropped/", "refused/", "fault/")
-_NOT_DROPPED = {"rows", "pairs", "negatives", "trained on"}
+_NOT_DROPPED = {"rows", "pairs", "negatives", "trained on", "questions", "selector_rows", "generator_rows"}
 Row = list[str]
 
 
@@ -23,9 +24,24 @@ def dropped_section(run: Run, tally: RewardTally) -> str:
         run: the run.
         tally: of its recorded rollouts.
     """
-    rows = [*_of_rollouts(tally), *_of_rewards(run), *_of_rounds(run), *_of_replay(run), *_of_pairs(run)]
+    rows = [
+        *_of_data(run),
+        *_of_rollouts(tally),
+        *_of_rewards(run),
+        *_of_rounds(run),
+        *_of_replay(run),
+        *_of_pairs(run),
+    ]
     told = "" if rows else paragraph("Nothing that was recorded was dropped.")
     return section("Dropped and left out", told, table(rows, ["what", "how many", "of", "why"]) if rows else "")
+
+
+def _of_data(run: Run) -> Iterator[Row]:
+    """What was left out before training: rows that cannot be used, and questions of DRO without an answer to find."""
+    for why, count in read_json(run.folder / PROVENANCE).get("left_out", {}).items():
+        yield ["rows or items of the data", f"{count}", "", why]
+    for path in sorted(run.folder.glob("round-*/left-out-*.json")):
+        yield from _counts(f"questions ({path.stem.removeprefix('left-out-')})", read_json(path), "questions")
 
 
 def _of_rollouts(tally: RewardTally) -> list[Row]:

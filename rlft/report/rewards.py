@@ -10,6 +10,8 @@ from rlft.record.svg import bars
 
 MOST_VALUES, BINS, SLOWEST = 8, 8, 10
 SUM = "weighted sum"
+CALLS = "One call scores all completions of a batch; how long a single one took is not recorded."
+PER_COMPLETION = "seconds per completion"
 
 
 class RewardTally:
@@ -63,24 +65,38 @@ class RewardTally:
         return section("Rewards by function", paragraph(told, "soft"), f'<div class="charts">{"".join(drawn)}</div>')
 
     def slowest(self) -> str:
-        """How long the functions took, and the calls that took longest; empty where that was not recorded."""
+        """How long calls of the functions took, and the longest; empty where that was not recorded.
+
+        The time of one completion is not recorded: a call scores all of a batch.
+        """
         if not self._seconds:
             return ""
         by_name: dict[str, list[float]] = {}
-        for name, _step, seconds in self._seconds:
+        scored: dict[str, int] = {}
+        for (name, _step, seconds), completions in self._seconds.items():
             by_name.setdefault(name, []).append(seconds)
+            scored[name] = scored.get(name, 0) + completions
         rows = [
-            [name, f"{len(of)}", f"{sum(of):.3g}", *(f"{np.quantile(of, share):.3g}" for share in (0.5, 0.95, 1.0))]
+            [
+                *(name, f"{len(of)}", f"{sum(of):.3g}"),
+                *(f"{np.quantile(of, share):.3g}" for share in (0.5, 0.95, 1.0)),
+                f"{sum(of) / scored[name]:.3g}",
+            ]
             for name, of in sorted(by_name.items(), key=lambda pair: -sum(pair[1]))
         ]
         calls = sorted(self._seconds, key=lambda call: -call[2])[:SLOWEST]
         slow = [
-            [name, f"{step}", f"{seconds:.3g}", f"{self._seconds[name, step, seconds]}"]
-            for name, step, seconds in calls
+            [name, f"{step}", f"{seconds:.3g}", f"{completions}", f"{seconds / completions:.3g}"]
+            for (name, step, seconds), completions in ((call, self._seconds[call]) for call in calls)
         ]
-        head = ["function", "calls", "seconds in all", "median", "95 % below", "slowest"]
-        listed = table(slow, ["function", "step", "seconds", "completions"])
-        return section("Slowest rewards", table(rows, head), details(f"The {len(slow)} slowest calls", listed))
+        head = ["function", "calls", "seconds in all", "median call", "95 % of calls below", "slowest call"]
+        listed = table(slow, ["function", "step", "seconds of the call", "completions", PER_COMPLETION])
+        return section(
+            "Slowest rewards",
+            paragraph(f"{CALLS} {PER_COMPLETION.capitalize()}: of a call, divided by its completions.", "soft"),
+            table(rows, [*head, PER_COMPLETION]),
+            details(f"The {len(slow)} slowest calls", listed),
+        )
 
 
 def _distribution(name: str, values_N2: np.ndarray) -> str:

@@ -1,12 +1,10 @@
-"""What a run was: its settings in short, its batch table, its alarms, its whole configuration."""
+"""What a run was: its settings in short, its alarms, its whole configuration."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
+from typing import Any
 
-from rlft.record.batch_table import batch_rows
-from rlft.record.folder import CONFIG_NAME, RECORD_NAME
+from rlft.record.folder import CONFIG_NAME
 from rlft.record.page import details, escaped, paragraph, section, table
-from rlft.record.rollouts import ROLLOUTS
 from rlft.report.run import ALARMS, Run
 
 _IN_SHORT = {
@@ -21,18 +19,7 @@ _IN_SHORT = {
     "seed": "seed",
 }
 _OF_SHEAR = ("window", "stride", "distance", "normalize", "mix", "correct_threshold", "exclude_answer")
-_OF_GRPO = ("generation_batch_size", "num_generations", "num_iterations", "per_device_train_batch_size",
-            "gradient_accumulation_steps", "max_steps", "num_train_epochs")  # fmt: skip
-_OF_ALARM = ("round", "role", "step", "rule", "over", "value", "message")
-_OF_OTHERS = {
-    "num_rounds": "rounds",
-    "questions_per_round": "questions per round",
-    "num_generations": "rollouts per question",
-    "arms": "arms",
-    "per_device_train_batch_size": "rows per micro-batch",
-    "gradient_accumulation_steps": "micro-batches per optimiser step",
-    "num_train_epochs": "passes over the rows",
-}
+_PLACE = ("round", "role", "step")
 
 
 def summary_section(run: Run) -> str:
@@ -59,20 +46,9 @@ def summary_section(run: Run) -> str:
 def alarms_section(run: Run) -> str:
     """What the health monitor said, where it watched and said something."""
     alarms = run.lines(ALARMS)
-    names = [name for name in _OF_ALARM if any(name in alarm for alarm in alarms)]
-    rows = [[_told(name, alarm.get(name, "")) for name in names] for alarm in alarms]
+    rows = [[_headed(alarm), str(alarm.get("message", ""))] for alarm in alarms]
     begun = sum(not alarm.get("over") for alarm in alarms)
-    return section(f"Alarms ({begun})", table(rows, names)) if alarms else ""
-
-
-def batch_section(run: Run) -> str:
-    """How much the run takes at once."""
-    settings = run.settings
-    if run.rounds or not all(isinstance(settings.get(name), int | float) for name in _OF_GRPO):
-        rows = _named(run, _OF_OTHERS)
-        return section("Batch table", table(rows)) if rows else ""
-    processes = max(len(list((run.folder / RECORD_NAME).glob(ROLLOUTS))), 1)
-    return section("Batch table", table(batch_rows(SimpleNamespace(**settings), processes)))
+    return section(f"Alarms ({begun})", table(rows)) if alarms else ""
 
 
 def configuration_section(run: Run) -> str:
@@ -84,10 +60,12 @@ def configuration_section(run: Run) -> str:
     return section("Configuration", details(CONFIG_NAME, f'<pre class="config">{escaped(text)}</pre>'))
 
 
-def _told(name: str, value: object) -> str:
-    if name == "over":
-        return "over" if value else "begins"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _headed(alarm: Mapping[str, Any]) -> str:
+    """Where an alarm was raised, by which rule and with which value; in one cell, so that a narrow page has room."""
+    place = ", ".join(f"{name} {alarm[name]}" for name in _PLACE if alarm.get(name) is not None)
+    value = alarm.get("value")
+    seen = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{place}: {alarm.get('rule')} {'is over' if alarm.get('over') else 'begins'} ({seen})"
 
 
 def _named(run: Run, labels: Mapping[str, str]) -> list[tuple[str, str]]:

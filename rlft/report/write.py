@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rlft.credit.diagnose.page import credit_sections
 from rlft.record.page import contents, page, paragraph, section, write_page
+from rlft.report.batch import batch_section
 from rlft.report.choose import Limits
 from rlft.report.curves import curves_section
 from rlft.report.dropped import dropped_section
@@ -13,7 +14,7 @@ from rlft.report.gather import gather
 from rlft.report.pack import SCRIPT, STYLE
 from rlft.report.results import results_section
 from rlft.report.run import find_run
-from rlft.report.settings import alarms_section, batch_section, configuration_section, summary_section
+from rlft.report.settings import alarms_section, configuration_section, summary_section
 
 PAGE_NAME = "report.html"
 

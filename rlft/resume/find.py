@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlft.record.folder import CONFIG_NAME
-from rlft.resume.manifest import checkpoints, damage, is_sealed
+from rlft.resume.manifest import checkpoints, damage, is_sealed, step_of
 from rlft.resume.marks import MARK, RUN, Mark
 
 
@@ -105,6 +105,8 @@ def _last_good(run: Path) -> Found:
     passed_over: list[str] = []
     sealed: list[Path] = []
     for checkpoint in checkpoints(run):
+        if start.origin is not None and step_of(checkpoint) <= step_of(Path(start.origin)):
+            break  # the best one before, which was copied for its weights
         broken = damage(checkpoint)
         mark = None if broken else Mark.read(checkpoint / MARK)
         if mark is not None and mark.run == start.run:

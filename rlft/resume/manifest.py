@@ -7,6 +7,8 @@ from rlft.record.folder import write_whole
 from rlft.record.stages import digest
 
 MANIFEST = "manifest.json"
+PICKLES = ("adapter_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files that transformers and PEFT read weights from, some even beside safetensors; none of them is written here."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -34,6 +36,9 @@ def damage(checkpoint: Path) -> str | None:
         known = json.loads((checkpoint / MANIFEST).read_text())
     except ValueError:
         return f"its {MANIFEST} is not JSON"
+    pickle = next((path.name for path in checkpoint.rglob("*") if path.name in PICKLES), None)
+    if pickle is not None:
+        return f"it holds weights in {pickle}, a pickle, which would be read where their safetensors file is expected"
     for name, expected in known.items():
         found = digest(checkpoint / name)
         if found != expected:

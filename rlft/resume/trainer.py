@@ -3,9 +3,10 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import TrainerState
 from rlft.compat.resuming import CheckpointSeams, progress_of, restore_progress
 from rlft.record.folder import record_dir
 from rlft.record.stages import AnotherRun
+from rlft.resume.elsewhere import best_of, take_best_along
 from rlft.resume.find import Found, NothingToResume, asks_to_resume, find
 from rlft.resume.identity import FREE_TO_CHANGE, identity_of, refuse_differences
 from rlft.resume.manifest import checkpoints, seal, step_of, unseal
@@ -29,10 +31,13 @@ class Resumable(CheckpointSeams):
 
     Attributes:
         free_to_change: settings that a run may go on with changed.
+        measured: how the task is measured, beside the settings in `args`: equal too for a run to go on, as the best
+            value so far is compared with later ones.
         record: the folder whose files of lines belong to the run; None is `record` in `output_dir`.
     """
 
     free_to_change: frozenset[str] = FREE_TO_CHANGE
+    measured: Mapping[str, Any] = MappingProxyType({})
     record: Path | None = None
     _mark: Mark | None = None
     _ending: EndsAfterStep | None = None
@@ -40,7 +45,7 @@ class Resumable(CheckpointSeams):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to go on."""
-        return identity_of(self, self.free_to_change)
+        return identity_of(self, self.free_to_change) | dict(self.measured)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, from the place that `rlft.resume.find` finds.
@@ -111,7 +116,10 @@ class Resumable(CheckpointSeams):
         accelerator.wait_for_everyone()
 
     def checkpoint_read(self, folder: Path) -> None:
-        """Take up what the Trainer leaves out."""
+        """Take up what the Trainer leaves out, and find the best checkpoint where the run now lies."""
+        best = best_of(self.state, Path(self.args.output_dir))
+        if best is not None:
+            self.state.best_model_checkpoint = str(best)
         file = folder / f"progress_{self.args.process_index}.pt"
         device: torch.device = self.args.device
         place = "cpu" if device.type == "cpu" else device  # torch.load does not know the "cpu:0" of a process group
@@ -145,6 +153,7 @@ class Resumable(CheckpointSeams):
                 if checkpoint is None or step_of(later) > step_of(checkpoint):
                     unseal(later)
             return str(checkpoint) if checkpoint else None, found.mark
+        take_best_along(checkpoint, run)
         mark = replace(found.mark, record=sizes(self._record()), origin=str(checkpoint.resolve()))
         mark.write(run / RUN)
         return str(checkpoint), mark

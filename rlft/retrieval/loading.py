@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from rlft.plugins import PluginError, resolve
@@ -30,8 +31,18 @@ def load_retriever(spec: Any) -> Retriever:
         rlft.plugins.PluginError: if the spec does not resolve, lacks a setting, or gives no retriever.
         RetrievalError: if the retriever refuses its settings, its corpus or its index.
     """
-    if not isinstance(spec, str):
-        return _verified(spec, spec)
+    return _verified(find_retriever(spec)() if isinstance(spec, str) else spec, spec)
+
+
+def find_retriever(spec: str) -> Callable[[], Any]:
+    """What makes the retriever that a spec names: found, its settings known to fit, and nothing built yet.
+
+    Args:
+        spec: as of `load_retriever`.
+
+    Raises:
+        rlft.plugins.PluginError: if the spec does not resolve, or lacks a setting.
+    """
     make = resolve(spec, kind="retriever", names=RETRIEVERS)
     bound = make if isinstance(make, functools.partial) else functools.partial(make)
     takes = inspect.signature(bound.func)
@@ -42,7 +53,7 @@ def load_retriever(spec: Any) -> Retriever:
             f"retriever {spec!r}: {error}. Settings stand in brackets, as in bm25(corpus='corpus.jsonl'); this one "
             f"takes: {', '.join(takes.parameters) or 'none'}."
         ) from error
-    return _verified(make(), spec)
+    return make
 
 
 def _verified(retriever: Any, spec: Any) -> Retriever:

@@ -6,6 +6,7 @@ seeded by the completions that it scores, so neither its draws nor its seeds mov
 that goes on scores as it would have scored.
 """
 
+import copy
 import os
 import random
 import signal
@@ -24,10 +25,28 @@ _restore: list[Callable[[], Any]] = []
 
 
 def own_copy(value: Any) -> Any:
-    """`value` with lists and dicts made anew, however deep, so that changing them changes nothing else."""
+    """`value` with lists, dicts and tuples made anew, however deep, so that changing them changes nothing else.
+
+    Each stays of its kind: a defaultdict has its default, a named tuple its names.
+    """
+    if isinstance(value, dict):
+        made: Any = copy.copy(value)
+        for key, item in value.items():
+            made[key] = own_copy(item)
+        return made
     if isinstance(value, list):
-        return value[:] if {list, dict}.isdisjoint(map(type, value)) else [own_copy(item) for item in value]
-    return {key: own_copy(item) for key, item in value.items()} if isinstance(value, dict) else value
+        made = copy.copy(value)
+        if _nested(value):
+            made[:] = map(own_copy, value)
+        return made
+    if isinstance(value, tuple) and _nested(value):
+        return getattr(type(value), "_make", type(value))(map(own_copy, value))
+    return value
+
+
+def _nested(values: Sequence[Any]) -> bool:
+    """Whether containers are among the values: token ids, of which there are most, are copied as one."""
+    return any(issubclass(kind, list | dict | tuple) for kind in set(map(type, values)))
 
 
 @contextmanager
@@ -100,4 +119,10 @@ def _handle(number: int, handler: Any) -> None:
 
 def _place() -> Iterator[Callable[[], Any]]:
     yield partial(os.chdir, os.getcwd())
-    yield partial(warnings.filters.__setitem__, slice(None), warnings.filters[:])  # type: ignore[index]
+    yield partial(_filter, warnings.filters[:])
+
+
+def _filter(filters: Sequence[Any]) -> None:
+    if warnings.filters != filters:
+        warnings.resetwarnings()  # tells every module to forget which warnings it has shown under the other filters
+        warnings.filters[:] = filters  # type: ignore[index]

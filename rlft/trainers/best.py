@@ -47,6 +47,15 @@ class BestCheckpoint(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Point to the best checkpoint."""
+        self._point(args, state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Point to the best one of a run that went on in this folder and saved none here."""
+        self._point(args, state)
+
+    def _point(self, args: TrainingArguments, state: TrainerState) -> None:
         if state.best_model_checkpoint is None or not state.is_world_process_zero:
             return
         content = {

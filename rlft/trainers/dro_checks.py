@@ -1,6 +1,7 @@
 """Questions, candidates and demonstrations that a pair cannot be trained with are refused before a model is loaded."""
 
 import itertools
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -120,7 +121,8 @@ class CandidateRows:
         """Rows that both models can be asked about, with `candidates`.
 
         Args:
-            current: the round whose folder keeps what is found, in candidates-<name>-<number>.jsonl.
+            current: the round whose folder keeps what is found, in candidates-<name>-<number>.jsonl, and counts what is
+                left out, in left-out-<name>.json.
             name: of the rows.
             rows: with candidates or without.
             drop_unanswerable: leave out rows no candidate of which holds an answer; they are counted in any case.
@@ -147,6 +149,9 @@ class CandidateRows:
                 len(rows),
                 fate,
             )
+        if drop_unanswerable and PartialState().is_main_process:
+            counts = {"questions": len(rows), "no answer in any candidate": len(rows) - len(answerable)}
+            write_whole(current.folder / f"left-out-{name}.json", json.dumps(counts, indent=1))
         if drop_unanswerable and not answerable:
             raise ValueError(f"{name}: no question has its answer in a candidate, and drop_unanswerable leaves none.")
         return answerable if drop_unanswerable else rows

@@ -17,6 +17,7 @@ from rlft.record.stages import canonical, claim_identity
 from rlft.resume.termination import says_on_termination
 from rlft.trainers.em_config import FREE_TO_CHANGE
 from rlft.trainers.rolls import Row
+from rlft.trainers.round_health import RoundHealth
 
 OF_TRAINING = (
     "seed", "data_seed", "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
@@ -113,6 +114,7 @@ class EMTrainer:
         Raises:
             rlft.record.stages.AnotherRun: if the folder holds a run with other settings.
             rlft.em.rounds.NothingToLearn: if every question of a round was dropped.
+            rlft.trainers.health.HealthError: with `on_alarm="stop"`, if a round or an M-step looks unhealthy.
             SystemExit: with code 143 after SIGTERM in an M-step, when a checkpoint is written.
         """
         self.claim_folder()
@@ -121,6 +123,7 @@ class EMTrainer:
 
     def _train(self) -> list[dict[str, float]]:
         self.history = []
+        self.health = RoundHealth(self.folder, self.args)
         first = Round(self.folder, 0)
         train = self.prepared(first, "train", self.train_dataset)
         dev = list(self.prepared(first, "dev", self.eval_dataset))
@@ -146,6 +149,7 @@ class EMTrainer:
         self.history.append(metrics)
         if self.on_round and PartialState().is_main_process:
             self.on_round(number, metrics)
+        self.health.see(current, metrics, len(dev))
         return metrics
 
     def _validated(self, current: Round, name: str, rows: Sequence[Row]) -> dict[str, float]:

@@ -12,6 +12,7 @@ Alarms go to `record/alarms.jsonl` (`{"step", "rule", "message", "value", "over"
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -42,7 +43,23 @@ DUMPED_LOGS = 50
 
 
 class HealthError(RuntimeError):
-    """Training was ended because it went wrong."""
+    """Training was ended because it went wrong.
+
+    Args:
+        message: what was seen.
+        way_on: flag with which the same run goes on from a checkpoint; None if it would end there again.
+    """
+
+    def __init__(self, message: str, way_on: str | None = None):
+        super().__init__(message)
+        self.way_on = way_on
+
+    def what_now(self, folder: Path) -> str:
+        """How to go on, in a sentence for who started the run in this folder."""
+        if self.way_on is None:
+            return "Other settings need another --output_dir."
+        resume = f"--output_dir {shlex.quote(str(folder))} --resume_from_checkpoint true"
+        return f"The same command with {resume} {self.way_on} goes on from there."
 
 
 class HealthCallback(TrainerCallback):
@@ -93,7 +110,8 @@ class HealthCallback(TrainerCallback):
             message = (
                 f"{len(bad)} trainable weights are not finite ({some}), and never will be again. Likely: a reward or a "
                 "loss that is not finite, overflow, or too large a step. Try: --bf16 or --dtype float32, a lower "
-                "--learning_rate, and a look at the rewards of that batch; go on from a checkpoint before this step."
+                "--learning_rate, in a new run, and a look at the rewards of that batch: with a reward that was mended "
+                "this run can go on."
             )
             alarm = Alarm(state.global_step, "non_finite", message, len(bad))
             self._stop(args, state, self._said(args, state, [alarm]))
@@ -116,7 +134,7 @@ class HealthCallback(TrainerCallback):
         """
         raised = self._said(args, state, self.watch.see(state.global_step, _judged(args, logs or {})))
         if raised and self.on_alarm == "stop":
-            self._stop(args, state, raised)
+            self._stop(args, state, raised, way_on="--on_alarm warn")
 
     def _said(self, args: TrainingArguments, state: TrainerState, alarms: list[Alarm]) -> list[Alarm]:
         """Write and log alarms; gives back trouble that begins, as the main process has it if it is to stop."""
@@ -132,7 +150,9 @@ class HealthCallback(TrainerCallback):
                 JsonLines(self._file(args)).append({**self.fields, **alarm.record})
         return [alarm for alarm in alarms if not alarm.over]
 
-    def _stop(self, args: TrainingArguments, state: TrainerState, alarms: Sequence[Alarm]) -> None:
+    def _stop(
+        self, args: TrainingArguments, state: TrainerState, alarms: Sequence[Alarm], way_on: str | None = None
+    ) -> None:
         """End the run on every process; the main one leaves the dump."""
         path = (self.folder or Path(str(args.output_dir))) / "health" / f"step-{state.global_step}.json"
         if state.is_world_process_zero:
@@ -146,7 +166,7 @@ class HealthCallback(TrainerCallback):
             write_whole(path, to_json(content) + "\n")
         said = " ".join(f"{alarm.rule}: {alarm.message}" for alarm in alarms)
         best = f" Best checkpoint: {state.best_model_checkpoint}." if state.best_model_checkpoint else ""
-        raise HealthError(f"step {state.global_step}, {said} Logs and batch: {path}.{best}")
+        raise HealthError(f"step {state.global_step}, {said} Logs and batch: {path}.{best}", way_on)
 
     def _forgotten(self, line: Mapping[str, Any], state: TrainerState) -> bool:
         """Whether a line of the file is of this training, and of a step that it is to do again."""

@@ -36,6 +36,7 @@ from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.stream import Stream
 from rlft.trainers.health import HealthCallback
 from rlft.trainers.samplers import Samplers
+from rlft.trainers.stoc_figures import ReplayCallback
 from rlft.trainers.stoc_options import STOCOptions
 from rlft.trainers.stoc_probes import ProbeCallback
 from rlft.trainers.stoc_replay import FREE_TO_CHANGE as free_in_replay
@@ -129,6 +130,7 @@ class STOCTrainer(Resumable, SFTTrainer):
         )
         freeze(self.model, args.freeze_layers)
         self.add_callback(HealthCallback(on_alarm=args.on_alarm))
+        self.add_callback(ReplayCallback(self))
         if self.probes:
             self.add_callback(ProbeCallback(self, args.probe_steps))
 

@@ -1,6 +1,8 @@
 """What `rlft check` says of each recipe's tiny setting, of tokens and templates, of memory and disk."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,26 @@ def test_too_little_memory_and_disk_name_the_knob(
     assert "--gradient_checkpointing true" in flat(text)
     assert "9.8 KiB are free" in flat(text) or "10 KiB are free" in flat(text)
     assert "--save_total_limit 1" in flat(text)
+
+
+def test_files_that_a_run_could_not_begin_with_are_among_the_faults(
+    model: Path, rows: Path, tmp_path: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are no part of a check; that they are there as a pickle alone is known before."""
+    folder = tmp_path / "pickled"
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    flags = ["--dataset_name", rows, "--eval_rows", "0", "--per_device_train_batch_size", "16"]
+    assert checked("shear", "--model_name_or_path", folder, *flags)[0] == 0
+    (folder / "pytorch_model.bin").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+    code, text = checked("shear", "--model_name_or_path", folder, *flags)
+    assert code == 1
+    assert "2 wrong" in text
+    assert "gives its weights as pytorch_model.bin, a pickle" in flat(text)
+    assert "output_dir 'runs' cannot be made, since" in flat(text)
+    code, text = checked("shear", "--model_name_or_path", model, *flags, "--output_dir", rows / "in-a-file")
+    assert code == 1
+    assert "rows.jsonl is a file; name another --output_dir" in flat(text)
 
 
 def test_rows_that_are_too_long_are_counted_and_named(model: Path, tmp_path: Path, checked: Checked) -> None:

@@ -20,7 +20,7 @@ QUESTIONS = [{"question": f"{i}+1=", "solution": str(i + 1), "level": "1"} for i
 
 
 def test_embedded_task_holds_out_what_it_does_not_train_on() -> None:
-    train, test = load_prompts("tiny/addition", held_out=64)
+    train, test, _ = load_prompts("tiny/addition", held_out=64)
     assert len(test) == 64
     assert not set(train["prompt"]) & set(test["prompt"])
     assert train.column_names == ["prompt", "answer"]
@@ -28,7 +28,7 @@ def test_embedded_task_holds_out_what_it_does_not_train_on() -> None:
 
 def test_file_without_test_split_gives_its_last_rows_up(tmp_path: Path) -> None:
     name = write(tmp_path / "q.jsonl", QUESTIONS)
-    train, test = load_prompts(name, prompt_column="question", answer_column="solution", held_out=3)
+    train, test, _ = load_prompts(name, prompt_column="question", answer_column="solution", held_out=3)
     assert train["prompt"] == [f"{i}+1=" for i in range(7)]
     assert test["answer"] == ["8", "9", "10"]
     assert "level" in train.column_names
@@ -37,13 +37,13 @@ def test_file_without_test_split_gives_its_last_rows_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", [None, "Think."])
 def test_no_row_need_be_held_out(system: str | None, tmp_path: Path) -> None:
     name = write(tmp_path / "q.jsonl", QUESTIONS)
-    train, test = load_prompts(name, prompt_column="question", system_prompt=system, held_out=0)
+    train, test, _ = load_prompts(name, prompt_column="question", system_prompt=system, held_out=0)
     assert (len(train), len(test)) == (10, 0)
 
 
 def test_system_prompt_makes_conversations(tmp_path: Path) -> None:
     name = write(tmp_path / "q.jsonl", QUESTIONS)
-    train, _ = load_prompts(name, prompt_column="question", system_prompt="Think.", held_out=3)
+    train, *_ = load_prompts(name, prompt_column="question", system_prompt="Think.", held_out=3)
     assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
 
 
@@ -51,12 +51,12 @@ def test_system_prompt_opens_conversations_that_exist(tmp_path: Path) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"{i}+1="}], "answer": "1"} for i in range(4)]
     path = tmp_path / "chat.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, _ = load_prompts(str(path), system_prompt="Think.", held_out=1)
+    train, *_ = load_prompts(str(path), system_prompt="Think.", held_out=1)
     assert train[0]["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": "0+1="}]
 
 
 def test_nothing_is_held_out_where_nothing_is_wanted(tmp_path: Path) -> None:
-    train, test = load_prompts(write(tmp_path / "q.jsonl", QUESTIONS), prompt_column="question", held_out=0)
+    train, test, _ = load_prompts(write(tmp_path / "q.jsonl", QUESTIONS), prompt_column="question", held_out=0)
     assert (len(train), len(test)) == (len(QUESTIONS), 0)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def test_an_export_has_all_that_is_needed_and_no_pickle(as_run: Make, adapter: M
     assert (run / "export/adapter/adapter_model.safetensors").read_bytes() == (
         run / "adapter_model.safetensors"
     ).read_bytes()
+
+
+def test_nothing_is_said_of_names_that_other_libraries_changed(as_run: Make, adapter: Make) -> None:
+    run = as_run(adapter())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert main(["export", str(run), "--form", "adapter", "--device", "cpu"]) == 0
 
 
 def test_an_export_that_differs_leaves_nothing(

@@ -181,7 +181,7 @@ def test_an_output_folder_without_the_right_to_write_is_refused(
 )
 def test_other_ways_to_write_the_same_rows_give_the_same_rows(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    train, test = load_prompts(str(tmp_path / name), held_out=4)
+    train, test, _ = load_prompts(str(tmp_path / name), held_out=4)
     assert [*train, *test] == ROWS
 
 
@@ -189,7 +189,8 @@ def test_rows_whose_prompt_is_held_out_are_left_out_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(lines([*ROWS, *ROWS[:2]]))
-    train, test = load_prompts(str(tmp_path / "rows.jsonl"), held_out=2)
+    train, test, left_out = load_prompts(str(tmp_path / "rows.jsonl"), held_out=2)
+    assert left_out == {"train: prompt is held out": 2}
     assert test["prompt"] == ["0+1=", "1+1="]
     assert [*train] == ROWS[2:]
     assert "2 training rows are left out" in caplog.text

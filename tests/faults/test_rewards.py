@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -216,6 +217,47 @@ def test_changed_arguments_reach_neither_the_next_reward_nor_the_dataset() -> No
     given = batch()
     checked(vandal)(**given)
     assert given == batch()
+
+
+class Named(NamedTuple):
+    ids: list[int]
+
+
+def test_no_container_hides_what_is_changed_from_the_copy() -> None:
+    def vandal(completions: Any, facts: Any, pairs: Any, counted: Any, **_: Any) -> list[float]:
+        assert (type(facts[0]), facts[0].default_factory, type(pairs[1])) == (defaultdict, list, Named)
+        facts[0]["gold"].append("changed")
+        facts[0]["new"].append("made by its default")
+        pairs[0][1].clear(), pairs[1].ids.clear()
+        counted["a"] += 1
+        return [1.0, 1.0]
+
+    def batch() -> dict[str, Any]:
+        facts = [defaultdict(list, gold=["x"]), OrderedDict(gold=["y"])]
+        pairs = [("p", [1]), Named([2])]
+        return {"completions": ["a", "b"], "facts": facts, "pairs": pairs, "counted": Counter("aab")}
+
+    given = batch()
+    checked(vandal)(**given)
+    assert given == batch()
+
+
+def test_what_a_reward_was_warned_of_is_not_taken_for_known_after_it() -> None:
+    """Python remembers which warnings it has shown, until it is told that the filters are others."""
+
+    def warn() -> None:
+        warnings.warn("from one line of code, which is shown once by default", UserWarning, stacklevel=1)
+
+    def reward(completions: list[str], **_: Any) -> list[float]:
+        warnings.simplefilter("default")
+        warn()
+        return [1.0] * 3
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("error", UserWarning)
+        checked(reward)(completions=THREE)
+        with pytest.raises(UserWarning, match="shown once by default"):
+            warn()
 
 
 def test_a_vandal_trains_as_its_well_behaved_twin(

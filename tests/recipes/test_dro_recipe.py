@@ -172,6 +172,7 @@ FEW = ["--model_name_or_path", SMALL, "--dev_rows", "1", "--eval_rows", "1"]
 BAD_INPUT = {
     "no candidates and no retriever": ("bare", [], "set --retriever"),
     "retriever that does not resolve": ("bare", ["--retriever", "bm52"], "Did you mean 'bm25'?"),
+    "retriever that nobody asks, and does not resolve": ("rows", ["--retriever", "bm52"], "Did you mean 'bm25'?"),
     "retriever without its corpus": ("bare", ["--retriever", "bm25(corpus='{tmp}/none.jsonl')"], "no corpus file"),
     "fewer candidates than a list takes": ("few", [], "has 1 candidates and 2 are needed"),
     "candidates that are no passages": ("odd", [], "its text is None"),
@@ -203,6 +204,16 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     assert message in said
     assert "\n" not in said
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_an_interrupt_before_the_rounds_ends_it_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlft.prepare_em.model_path", interrupt)
+    monkeypatch.setattr("sys.argv", ["dro.py", "--smoke", "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^\ninterrupted before training began\.$"):
+        runpy.run_path(RECIPE, run_name="__main__")
 
 
 def test_a_task_without_candidates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rlft.record.jsonl import read_jsonl
+from rlft.record.provenance import read_provenance
 from rlft.rollouts.store import read_shard
 from rlft.tiny.searcher import demonstrations
 from rlft.tiny.tasks import TASKS
@@ -92,7 +93,7 @@ def test_a_corpus_and_questions_of_one_s_own(smoke: tuple[Path, str], tmp_path: 
     """Files only, relative to where the recipe is started; demonstrations too, and a run folder with a number."""
     rows = TASK.rows(60, 3, "train")
     columns = ("id", "question", "golden_answers")
-    write(tmp_path / "questions.jsonl", [{column: row[column] for column in columns} for row in rows])
+    write(tmp_path / "questions.jsonl", [{column: row[column] for column in columns} for row in [*rows, rows[0]]])
     passages = [(passage["id"], f'"{passage["title"]}"\n{passage["text"]}') for passage in TASK.passages()]
     write(tmp_path / "corpus.jsonl", [{"id": name, "contents": text} for name, text in passages])
     write(tmp_path / "shown.jsonl", [{"messages": messages} for messages in demonstrations(64, 5)])
@@ -117,6 +118,8 @@ def test_a_corpus_and_questions_of_one_s_own(smoke: tuple[Path, str], tmp_path: 
     assert found
     assert found <= {name for name, _ in passages}
     assert any((tmp_path / "cache").iterdir())
+    assert read_provenance(folder)["left_out"] == {"train: duplicate id": 1}
+    assert "train: duplicate id" in (folder / "report.html").read_text()
     held_out = {line.partition("  ")[0] for line in finished.stdout.splitlines() if line.startswith("held-out ")}
     assert "held-out exact match, greedy" in held_out
     assert "held-out retrieval recall, greedy" not in held_out, "no gold passages were named"

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from rlft.record.jsonl import read_jsonl
+from rlft.record.provenance import read_provenance
 from rlft.reward_models import read_pairs
 from rlft.reward_models.users import user_of
 from rlft.tiny.lamp_files import write_lamp_files
@@ -66,6 +67,7 @@ def test_the_best_checkpoint_by_dev_rows_is_given_out(smoke: tuple[Path, str]) -
     given, kept = (load_file(path / "adapter_model.safetensors") for path in (folder, folder / best["checkpoint"]))
     assert all(torch.equal(given[name], kept[name]) for name in kept)
     assert f"the best's (step {best['step']})" in text
+    assert "eval_temperature" in json.loads((folder / "run.json").read_text())["identity"], "it changes the metric"
 
 
 def test_evaluation_stands_in_the_folder_by_items_shown(smoke: tuple[Path, str]) -> None:
@@ -170,6 +172,8 @@ def test_lamp_s_files_without_a_reward_model(tmp_path: Path) -> None:
     assert counts["rows to train on"] == "38"
     assert counts["left out, train: no 'article:' in the input"] == "1"
     assert counts["left out, train: no output of its id"] == "1"
+    left_out = {"train: no 'article:' in the input": 1, "train: no output of its id": 1}
+    assert read_provenance(out)["left_out"] == left_out
     assert counts["rows to train on, empty profile"] == counts["rows to train on, fewer than k"] == "1"
     table = json.loads((out / "evaluation.json").read_text())
     settings = [("bm25", 3), ("bm25", 1), ("recency", 3), ("recency", 1)]

@@ -60,6 +60,7 @@ def test_the_best_checkpoint_by_dev_rows_is_kept(smoke: tuple[Path, str]) -> Non
 def test_what_the_run_was_made_of_is_written_down(smoke: tuple[Path, str]) -> None:
     said = read_provenance(smoke[0])
     assert said["data"]["held out"]["rows"] == 25
+    assert said["left_out"] == {}
     rewards = hashlib.sha256((scripts.ROOT / "rewards/exact_match.py").read_bytes()).hexdigest()
     assert said["sources"]["exact_match"]["sha256"] == rewards
     assert said["sources"].keys() == {"exact_match", "answer_match", "shear"}
@@ -201,8 +202,8 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert shear(*flags, "--max_steps", "2", "--save_strategy", "steps").returncode == 0
     resumed = ["--max_steps", "4", "--save_strategy", "steps", "--resume_from_checkpoint", "true"]
     before = [(folder / name).read_bytes() for name in ("config.yaml", "provenance.json")]
-    refused = shear(*flags, *resumed, "--learning_rate", "0.5")
-    assert "learning_rate was 0.003, is 0.5" in refused.stderr
+    refused = shear(*flags, *resumed, "--learning_rate", "0.5", "--eval_metric", "exact_match")
+    assert "eval_metric was 'answer_match', is 'exact_match'; learning_rate was 0.003, is 0.5" in refused.stderr
     assert [(folder / name).read_bytes() for name in ("config.yaml", "provenance.json")] == before
     on = shear(*flags, *resumed)
     assert on.returncode == 0, on.stderr[-3000:]

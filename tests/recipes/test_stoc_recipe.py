@@ -15,6 +15,7 @@ import yaml
 
 from rlft.configure import ConfigurationError, parse_recipe, settings
 from rlft.record.jsonl import read_jsonl
+from rlft.record.provenance import read_provenance
 from rlft.tiny.biography_task import BiographyTask
 from rlft.tiny.tasks import TASKS, warm_start
 from rlft.trainers.stoc_arms import ARMS as KNOWN
@@ -187,7 +188,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for new, old in facts
     ]
-    (folder / "recent.json").write_text(json.dumps(records))
+    (folder / "recent.json").write_text(json.dumps([*records, records[0]]))
     (folder / "bad.yaml").write_text("alfa: 0.5\n")
     return folder
 
@@ -222,7 +223,8 @@ def test_knowedit_from_random_weights(
     old = ["--old_dataset", str(inputs / "bare.jsonl")]
     in_process(monkeypatch, *flags, *old, "--arms", "none", "real", "--output_dir", str(tmp_path / "run"))
     said = capsys.readouterr().out
-    assert "left out" not in said
+    assert "left out, new: duplicate  1" in said
+    assert read_provenance(tmp_path / "run")["left_out"] == {"new: duplicate": 1, "old: duplicate": 1}
     table = json.loads((tmp_path / "run/comparison.json").read_text())
     assert table[0]["recall"]["old"]["soft"]["before"]["value"] < 0.2
     assert table[0]["recall"]["old"]["soft"]["before"] == table[1]["recall"]["old"]["soft"]["before"]

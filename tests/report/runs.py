@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models
 from rlft.record import JsonLines, RolloutLog, RolloutRow, record_dir
 from rlft.record.folder import write_whole
 from rlft.record.jsonl import json_lines, to_json
+from rlft.record.provenance import save_provenance
 from rlft.rollouts.store import write_shard
 from rlft.rollouts.trajectory import FinishReason, Segment, Trajectory
 from tests.record.test_rollouts import ROW
@@ -67,14 +68,19 @@ def write_rounds(folder: Path) -> Path:
     dropped = {"id": "q2", "scores_K": [-9.0, -9.0], "weights_K": None, "dropped": "all_wrong", "ess": None}
     write_whole(home / "weights.jsonl", json_lines([weighed, dropped]))
     counts = {"questions": 2.0, "kept": 1.0, "dropped/all_wrong": 1.0, "dropped/unscored": 0.0, "ess_ratio": 0.5}
-    write_whole(home / "weights.json", to_json(counts))
+    write_whole(home / "weights.json", to_json(counts | {"unscored": 1.0}))
+    write_whole(home / "rows.json", to_json({"selector_rows": 7, "generator_rows": 9}))
+    write_whole(folder / "round-0" / "left-out-train.json", to_json({"questions": 12, "no answer in any candidate": 5}))
+    (folder / "config.yaml").write_text("training:\n  num_rounds: 3\n  num_generations: 2\n  candidates: 20\n")
+    save_provenance(folder, bases={}, rows={}, left_out={"train: question is held out": 3})
     return folder
 
 
 def write_arms(folder: Path) -> Path:
     """Two arms of STOC: one without replay, one whose filter took an item out."""
     (folder / "none" / "replay").mkdir(parents=True)
-    (folder / "config.yaml").write_text("recipe:\n  arms: [none, self]\n  recall: hfta\n")
+    told = "{alpha: 0.5, per_device_train_batch_size: 3, gradient_accumulation_steps: 4, max_length: 64}"
+    (folder / "config.yaml").write_text(f"recipe:\n  arms: [none, self]\n  recall: hfta\ntraining:\n  self: {told}\n")
     for arm in ("none", "self"):
         log = JsonLines(record_dir(folder / arm) / "metrics.jsonl")
         log.append({"step": 0, "probe/old/hfta": 0.75})
@@ -88,6 +94,8 @@ def write_arms(folder: Path) -> Path:
     _packed(replay / "mix.jsonl.gz", [new, written[0] | {"source": "replay"}])
     found = {"written": 2, "kept": 1, "dropped": {"repetition": 1, "empty": 0}, "reasons": {"s/6": "repetition"}}
     write_whole(replay / "filter.json", to_json(found))
+    mixed = {"alpha": 0.5, "new_items": 1, "new_tokens": 1234, "replay_items": 1, "replay_tokens": 1230}
+    write_whole(replay / "mix.json", to_json(mixed))
     return folder
 
 

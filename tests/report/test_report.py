@@ -33,12 +33,14 @@ def test_a_run_of_grpo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     document = (run / "report.html").read_text()
     for said in (
         "Alarms (1)", "KL &lt;spike&gt;",
-        "<td>begins</td><td>9.5</td>", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
+        "<th>step 2: kl begins (9.5)</th>", "<b>mean reward</b>", "<b>held-out accuracy</b>", "sign balance",
         "Rewards by function", "Gradient by position", "no reward applied", "cut at the length limit",
         "tokens of the model left out of the loss", "exact: error", "Slowest rewards", "tokenizer.json",
         "<td>0.250</td><td>0.500</td><td>+0.250</td>",
     ):  # fmt: skip
         assert said in document, said
+    assert "<td>1</td><td>0.25</td>" + "<td>0.25</td>" * 3 + "<td>0.0833</td>" in document, "three scored in a call"
+    assert "One call scores all completions of a batch" in document
     assert "<b>kl</b>" not in document, "no finite value, no curve"
     index, groups = carried(document)
     assert [(group["where"], group["name"], len(group["items"])) for group in groups] == [
@@ -53,11 +55,21 @@ def test_a_run_of_grpo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert index["top"] == 1.0
 
 
+def cells(*texts: str) -> str:
+    return "".join(f"<td>{text}</td>" for text in texts)
+
+
 def test_a_run_of_em_shows_roles_weights_and_what_was_dropped(tmp_path: Path) -> None:
     document = written(write_rounds(tmp_path / "run"))
     for said in ("<b>dev em</b>", "questions of round 1", "all wrong", "greedy em (round 1)", "rounds"):
         assert said in document, said
     assert "greedy hops" not in document
+    counted = ("2", "1", "4", "3", "selector 7, generator 9", "2")
+    assert f"<tr><th>1</th>{cells(*counted)}</tr>" in document, "two questions, four rollouts, three scored"
+    assert "<tr><th>rounds at most</th><td>3</td></tr><tr><th>rollouts per question</th><td>2</td></tr>" in document
+    assert f"<tr><th>rows or items of the data</th>{cells('3', '', 'train: question is held out')}</tr>" in document
+    assert f"<tr><th>questions (train)</th>{cells('5', '12', 'no answer in any candidate')}</tr>" in document
+    assert "selector rows" not in document, "rows that are trained on are no dropped ones"
     index, groups = carried(document)
     assert [group["where"] for group in groups] == ["round 1: trajectories"] * 2 + ["round 1: dev-greedy"]
     kept, dropped, dev = (group["items"] for group in groups)
@@ -75,6 +87,7 @@ def test_a_run_of_stoc_shows_each_arm_and_what_filters_took(tmp_path: Path) -> N
     document = written(write_arms(tmp_path / "run"))
     for said in ("<b>recall of old facts (hfta)</b>", "self: items", "repetition", "</svg>none ", "</svg>self "):
         assert said in document, said
+    assert f"<tr><th>self</th>{cells('0.5', '1', '1,234', '1', '1,230', '12', '64', '2')}</tr>" in document
     index, groups = carried(document)
     by_where = {group["where"]: group["items"] for group in groups}
     assert by_where.keys() == {"self: dropped", "self: new", "self: replay"}

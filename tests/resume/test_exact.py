@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,14 +17,17 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from rlft.record.jsonl import read_jsonl
+from rlft.record.rollouts import read_rollouts
 from rlft.record.stages import AnotherRun
 from rlft.resume.find import NothingToResume
-from rlft.resume.manifest import checkpoints, is_sealed
+from rlft.resume.manifest import checkpoints, is_sealed, seal
 from rlft.resume.trainer import Resumable
+from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustCallback
 from tests import scripts
+from tests.export.test_pickles import Attack
 from tests.resume.killing import files, rows
-from tests.resume.runs import PROMPTS, dro, prlm, shear, stoc
+from tests.resume.runs import PROMPTS, dro, parity, prlm, shear, stoc
 
 OPTIMISER = "checkpoint-4/optimizer.pt"
 
@@ -129,6 +134,22 @@ def test_training_does_not_tell_who_made_the_replay_before_it(models: Path, tmp_
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
+def test_a_run_that_stops_on_a_batch_of_before_the_kill_dumps_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch was sampled by the process that was killed; what goes wrong is weights that are not finite."""
+    stopped(tmp_path, models, step=3)
+    monkeypatch.setattr("rlft.trainers.health.not_finite", lambda model: ["weight"])
+    with pytest.raises(HealthError, match="step 3"):
+        shear(tmp_path, models).train(resume_from_checkpoint=True)
+    recorded = [row for row in read_rollouts(tmp_path / "record") if row.step == 0]
+    dumped = json.loads((tmp_path / "health/step-3.json").read_text())["rows"]
+    assert len(recorded) == len(dumped) == 16
+    for name in ("prompt", "rewards", "advantage"):
+        assert [row[name] for row in dumped] == [getattr(row, name) for row in recorded]
+    assert all(row["rewards"]["parity"] == parity([row["completion"]])[0] for row in dumped)
+
+
 def test_a_clock_that_is_set_back_breaks_nothing(
     whole: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +190,17 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert f"checkpoint-4 is passed over: it{said}" in caplog.text
     assert f"the run goes on from {tmp_path}/checkpoint-2" in caplog.text
     assert_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "progress_0.pt"])
+def test_no_code_in_a_checkpoint_is_run(name: str, whole: Path, models: Path, tmp_path: Path) -> None:
+    """The manifest is no protection from who can write it."""
+    checkpoint = Path(shutil.copytree(whole / "checkpoint-4", tmp_path / "checkpoint-4"))
+    torch.save({"state": Attack(tmp_path / "the attack ran")}, checkpoint / name)
+    seal(checkpoint)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        shear(tmp_path / "run", models).train(resume_from_checkpoint=str(checkpoint))
+    assert not (tmp_path / "the attack ran").exists()
 
 
 def test_where_all_are_damaged_the_way_out_is_said(models: Path, tmp_path: Path) -> None:
@@ -220,6 +252,8 @@ def test_other_rows_weights_and_rewards_are_told_and_free_settings_are_not(model
     assert differing(lambda other: setattr(other, "reward_func_names", ["mine"])) == {"rewards"}
     free = {"max_steps": 9, "save_steps": 1, "save_total_limit": 5, "logging_steps": 1, "log_level": "error"}
     assert differing(lambda other: None, **free) == set()
+    trainer.measured = {"eval_metric": "mine"}
+    assert trainer.identity() == identity | {"eval_metric": "mine"}
     assert all(" at 0x" not in json.dumps(value) for value in identity.values()), "equal in every process"
 
 

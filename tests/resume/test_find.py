@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from rlft.record.folder import CONFIG_NAME
+from rlft.record.stages import AnotherRun
+from rlft.resume.elsewhere import take_best_along
 from rlft.resume.find import NothingToResume, find, look_ahead
-from rlft.resume.manifest import checkpoints, damage, seal, unseal
+from rlft.resume.manifest import PICKLES, checkpoints, damage, seal, unseal
 from rlft.resume.marks import MARK, RUN, Mark, cut, sizes
 
 
@@ -61,6 +63,35 @@ def test_a_run_without_a_whole_checkpoint_begins_again(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 2)
     unseal(run / "checkpoint-2")
     assert find(True, run).checkpoint is None
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_checkpoint_with_pickled_weights_is_passed_over(name: str, tmp_path: Path) -> None:
+    """Its digests cannot tell: whoever can add a file can write a manifest."""
+    run = write_run(tmp_path / "run", 2, 4)
+    (run / "checkpoint-4" / name).touch()
+    seal(run / "checkpoint-4")
+    found = find(True, run)
+    assert found.checkpoint == run / "checkpoint-2"
+    assert f"it holds weights in {name}, a pickle" in found.passed_over[0]
+    with pytest.raises(NothingToResume, match=f"cannot be gone on from: it holds weights in {name}"):
+        find(str(run / "checkpoint-4"), run)
+
+
+def test_the_best_checkpoint_that_was_taken_along_is_kept_for_its_weights(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "first", 2, 4), tmp_path / "second"
+    (first / "checkpoint-4/trainer_state.json").write_text('{"best_global_step": 2}')
+    seal(first / "checkpoint-4")
+    second.mkdir()
+    for _ in range(2):  # killed before it was marked, the run comes here again
+        take_best_along(first / "checkpoint-4", second)
+    assert sorted(path.name for path in second.iterdir()) == ["checkpoint-2"]
+    Mark("a", {}, {}, origin=str(first / "checkpoint-4")).write(second / RUN)
+    found = find(True, second)
+    assert (found.checkpoint, found.passed_over) == (first / "checkpoint-4", [])
+    write_run(tmp_path / "foreign", 2, name="b")
+    with pytest.raises(AnotherRun, match="checkpoint-2 is of another run"):
+        take_best_along(first / "checkpoint-4", tmp_path / "foreign")
 
 
 NOTHING = {

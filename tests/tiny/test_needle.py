@@ -106,7 +106,7 @@ def test_oracle_weights_have_mean_one_and_one_heavy_token() -> None:
 
 
 def test_held_out_prompts_are_not_trained_on() -> None:
-    train, test = load_prompts("tiny/needle", held_out=128)
+    train, test, _ = load_prompts("tiny/needle", held_out=128)
     assert not set(train["prompt"]) & set(test["prompt"])
     assert {prompt[0] for prompt in test["prompt"]} == set(SYMBOLS)
 

@@ -1,6 +1,7 @@
 """The best checkpoint by a task metric: kept, pointed to, given out on demand; evaluation leaves training as it is."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from rlft import SHEARConfig, SHEARTrainer
 from rlft.evaluate.policy import evaluate_policy
@@ -80,6 +82,43 @@ def test_the_best_checkpoint_survives_and_is_given_out(
     ((_, said),) = best_row(trainer)
     assert said.startswith(f"{values[best - 1]:.3f} at step {best}, kept in checkpoint-{best}; last: {values[-1]:.3f}")
     assert said.endswith(f"saved: the best's (step {best})")
+
+
+class Deletes(TrainerCallback):
+    """Deletes a folder once training has begun."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        shutil.rmtree(self.folder)
+
+
+@pytest.mark.parametrize("later", ["steps", "no"])  # "no": nothing is saved in the other folder
+def test_the_best_checkpoint_goes_along_to_another_folder(
+    later: str, random_model: Path, prompts: Dataset, grpo_arguments: Arguments, tmp_path: Path
+) -> None:
+    """Where the run began, all is deleted."""
+    values, saves = [0.9, 0.1, 0.2], {"save_strategy": "steps", "save_steps": 1}
+
+    def run(folder: Path, **changes: Any) -> SHEARTrainer:
+        arguments = grpo_arguments(output_dir=str(folder), **EVERY_STEP) | changes
+        trainer = shear(random_model, prompts, arguments)
+        trainer.task_metrics = lambda: {"task": values[trainer.state.global_step - 1]}
+        return trainer
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(first, max_steps=2, **saves).train()
+    kept = load_file(first / "checkpoint-1/model.safetensors")
+    after = {"save_strategy": later, "save_steps": 1, "save_total_limit": 1}
+    trainer = run(second, max_steps=3, **after)
+    trainer.args.load_best_model_at_end = True
+    trainer.add_callback(Deletes(first))
+    trainer.train(resume_from_checkpoint=str(first / "checkpoint-2"))
+    content = {"metric": "eval_task", "value": 0.9, "step": 1, "checkpoint": "checkpoint-1"}
+    assert json.loads((second / "best.json").read_text()) == content
+    now = trainer.model.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in kept.items())
 
 
 def test_a_run_that_saves_nothing_says_so(random_model: Path, prompts: Dataset, grpo_arguments: Arguments) -> None:

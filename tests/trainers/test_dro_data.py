@@ -208,6 +208,9 @@ def test_unanswerable_questions_are_counted_and_left_out_of_training_if_asked(
         assert f"{lost} of 9 questions have no answer in any candidate ({'left out' if drop else 'kept'}" in caplog.text
         assert len(run.prepared(Round(tmp_path, 0), "dev", Dataset.from_list(TRAIN))) == 9
     assert all(any(row["golden_answers"][0] in one["text"] for one in row["candidates"]) for row in train)
+    counted = json.loads((tmp_path / "round-0/left-out-train.json").read_text())
+    assert counted == {"questions": 9, "no answer in any candidate": lost}
+    assert not (tmp_path / "round-0/left-out-dev.json").exists()
     hopeless = [{**row, "golden_answers": ["where"]} for row in TRAIN]
     with pytest.raises(
         ValueError, match="no question has its answer in a candidate, and drop_unanswerable leaves none"

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from rlft.em.rounds import NothingToLearn
 from rlft.em.rows import IGNORED, read_rows
 from rlft.em.stages import Round
+from rlft.health import round_rules
 from rlft.record.jsonl import read_jsonl
 from rlft.record.stages import AnotherRun
 from rlft.retrieval import BM25Retriever, Passage, RetrievalError
@@ -225,7 +226,10 @@ def test_more_rounds_may_go_on(run: Path, tmp_path: Path) -> None:
     assert outcome(folder) == outcome(run)
 
 
-def test_trajectories_without_an_answer_turn_are_refused_and_counted(tmp_path: Path) -> None:
+def test_trajectories_without_an_answer_turn_are_refused_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_rules, "LEAST_QUESTIONS", 4)
     rows = TASK.rows(24, 1, "train")
     for row in rows[::2]:
         row["question"] = row["question"] + " where" * 40
@@ -239,6 +243,9 @@ def test_trajectories_without_an_answer_turn_are_refused_and_counted(tmp_path: P
     weights = json.loads((tmp_path / "round-1/weights.json").read_text())
     assert weights["refused/cut before its answer"] == weights["unscored"] == sum(cut)
     assert {line["dropped"] for line in read_jsonl(tmp_path / "round-1/weights.jsonl")} >= {"unscored", None}
+    short.train()  # a run that goes on says its alarms no second time
+    alarms = [(line["round"], line["rule"]) for line in read_jsonl(tmp_path / "record/alarms.jsonl")]
+    assert alarms == [(1, "dropped_questions"), (1, "unusable_rollouts")]
 
 
 def test_no_row_is_longer_than_the_cap(run: Path, tmp_path: Path) -> None:

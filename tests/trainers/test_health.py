@@ -6,7 +6,10 @@ That training is the same with it is what `test_constant_credit_is_trl_bit_for_b
 import json
 import logging
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from rlft import SHEARConfig, SHEARTrainer
+from rlft import SHEARConfig, SHEARTrainer, finish, finish_em, finish_stoc
 from rlft.record.jsonl import read_jsonl, to_json
 from rlft.trainers.health import HealthCallback, HealthError, not_finite
 from tests.trainers.conftest import parity
@@ -78,8 +81,9 @@ def test_weights_that_are_not_finite_end_any_run_with_a_dump(
 ) -> None:
     """A step of a rate beyond the range of fp32."""
     trainer = watched(random_model, prompts, grpo_arguments(learning_rate=1e39), parity)
-    with pytest.raises(HealthError, match=r"step 1, .* trainable weights are not finite \(.*and others\)"):
+    with pytest.raises(HealthError, match=r"step 1, .* trainable weights are not finite \(.*and others\)") as ended:
         trainer.train()
+    assert ended.value.way_on is None
     folder = Path(trainer.args.output_dir)
     dump = json.loads((folder / "health/step-1.json").read_text())
     assert [alarm["rule"] for alarm in dump["alarms"]] == ["non_finite"] == [a["rule"] for a in alarms(str(folder))]
@@ -105,6 +109,7 @@ def test_an_alarm_ends_a_run_that_is_to_stop(random_model: Path, prompts: Datase
     trainer = watched(random_model, prompts, grpo_arguments(max_steps=12), parity, on_alarm="stop")
     with pytest.raises(HealthError, match=r"step 5, truncation: 0.* of the completions were cut") as stopped:
         trainer.train()
+    assert stopped.value.way_on == "--on_alarm warn"
     path = Path(trainer.args.output_dir) / "health/step-5.json"
     assert str(path) in str(stopped.value)
     dump = json.loads(path.read_text())
@@ -145,6 +150,29 @@ def test_who_is_stopped_hears_of_the_best_checkpoint(tmp_path: Path) -> None:
     state = TrainerState(global_step=4, best_model_checkpoint="run/checkpoint-3")
     with pytest.raises(HealthError, match=r"health/step-4\.json\. Best checkpoint: run/checkpoint-3\.$"):
         HealthCallback(on_alarm="stop").on_log(args, state, TrainerControl(), {"loss": math.nan})
+
+
+ENDINGS: dict[str, Callable[[Any, Path], AbstractContextManager[None]]] = {
+    "shear, prlm": lambda trainer, folder: finish._short_endings(trainer),
+    "exsearch, dro": finish_em._short_endings,
+    "stoc": finish_stoc._short_endings,
+}
+
+
+@pytest.mark.parametrize("endings", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("way_on", ["--on_alarm warn", None])
+def test_how_a_stopped_run_goes_on_is_said(
+    way_on: str | None, endings: Callable[[Any, Path], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    """The very same command would end at the same alarm; weights that are not finite end it under any flag."""
+    trainer: Any = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)))
+    with pytest.raises(SystemExit) as ended, endings(trainer, tmp_path):
+        raise HealthError("step 3, kl_spike", way_on)
+    said = str(ended.value)
+    assert "error: step 3, kl_spike" in said
+    goes_on = f"The same command with --output_dir {tmp_path} --resume_from_checkpoint true --on_alarm warn goes on"
+    assert (goes_on in said) is (way_on is not None)
+    assert ("goes on" in said) is (way_on is not None)
 
 
 def test_only_trainable_weights_are_looked_at() -> None:

@@ -11,6 +11,9 @@ from numba import njit
 from rlft.credit.transport.carry import FAR
 from rlft.credit.transport.kernels import OPTIONS, assign, couple, least_of_rows, lower, total
 
+LAZY_UP_TO = 16
+"""Tokens of a span up to which potentials for an opposing span are made when its turn comes, not for all at once."""
+
 
 @njit(**OPTIONS)
 def mark(open_L, count, first_L, last_L, marked_S):
@@ -48,6 +51,8 @@ def bound_open(cost_TU, turned_UT, a, b, u_N, spans_L, cuts, limit, bound_L, ope
         if bound_L[l] < limit:
             open_L[kept] = l
             kept += 1
+    if n <= LAZY_UP_TO:
+        return kept
     mark(open_L, kept, first_L, last_L, marked_S)
     for s in range(len(marked_S)):
         if marked_S[s]:
@@ -87,6 +92,27 @@ def carried_over(cost_TU, a, b, u_N, before, c, v_M, fresh_N):
                 fresh_N[i] = lower(fresh_N[i], cost_TU[a + i, c + j] - v_M[j])
         else:
             fresh_N[i] = 0.0
+
+
+@njit(**OPTIONS)
+def foremost(bound_L, open_L, count):
+    """The place, among the first `count` open spans, of the one with the lowest bound."""
+    q = 0
+    for p in range(1, count):
+        if bound_L[open_L[p]] < bound_L[open_L[q]]:
+            q = p
+    return q
+
+
+@njit(**OPTIONS)
+def balance(u_N, v_M, even_u_N, even_v_M):
+    """Move a constant from u to v, which is free; left alone it grows, and digits are lost."""
+    n, m = len(u_N), len(v_M)
+    shift = np.float32((total(u_N, 0, n) / n - total(v_M, 0, m) / m) / 2)
+    for i in range(n):
+        even_u_N[i] = u_N[i] - shift
+    for j in range(m):
+        even_v_M[j] = v_M[j] + shift
 
 
 @njit(**OPTIONS)
@@ -141,17 +167,21 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
             )
             finished = False
             while count and not finished:
-                q = 0
-                for p in range(1, count):
-                    if bound_KL[k, open_L[p]] < bound_KL[k, open_L[q]]:
-                        q = p
+                q = foremost(bound_KL[k], open_L, count)
                 l = open_L[q]  # noqa: E741
                 count -= 1
                 open_L[q] = open_L[count]
                 c, m = start_L[l], end_L[l] - start_L[l]
-                least_potentials(least_SN, first_L[l], last_L[l], n, spare_N)
                 for j in range(m):
                     v_M[j] = v_U[c + j]
+                if n <= LAZY_UP_TO:
+                    least_of_rows(turned_UT, c, c + m, v_M, a, b, spare_N)
+                    bound = total(spare_N, 0, n) / n + total(v_M, 0, m) / m
+                    if bound >= limit:
+                        bound_KL[k, l] = max(bound, bound_KL[k, l])
+                        continue
+                else:
+                    least_potentials(least_SN, first_L[l], last_L[l], n, spare_N)
                 u, v = spare_N[:n], v_M[:m]
                 if n == m:
                     bound, finished = assign(cost_TU, a, c, u, v, limit, row_of, column_of, work)
@@ -174,12 +204,7 @@ def search(cost_TU, turned_UT, start_K, end_K, spans_L, cuts, bound_KL, best_K, 
                     bound_KL[k, l] = cost
                     best_K[k] = min(best_K[k], cost)
                     nearest = l
-                    # a constant may move from u to v freely; left alone it grows, and digits are lost
-                    shift = np.float32((total(spare_N, 0, n) / n - total(v_M, 0, m) / m) / 2)
-                    for i in range(n):
-                        u_N[i] = spare_N[i] - shift
-                    for j in range(m):
-                        near_M[j] = v_M[j] + shift
+                    balance(u, v, u_N, near_M)
             if not finished:
                 break
     return pairs[:solved], costs[:solved], matches[:solved]

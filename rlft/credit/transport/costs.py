@@ -62,8 +62,8 @@ def pair_distances(x_NH: Tensor, y_MH: Tensor, rows_P: Tensor, columns_P: Tensor
     step = max(1, CHUNK // max(1, x_NH.shape[1]))
     for start in range(0, len(rows_P), step):
         part = slice(start, start + step)
-        difference_PH = x_NH[rows_P[part]].double() - y_MH[columns_P[part]].double()
-        found_P[part] = torch.linalg.vector_norm(difference_PH, dim=1)
+        x_PH, y_PH = x_NH.index_select(0, rows_P[part]), y_MH.index_select(0, columns_P[part])
+        found_P[part] = torch.linalg.vector_norm(x_PH.double() - y_PH.double(), dim=1)
     return found_P
 
 
