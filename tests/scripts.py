@@ -3,16 +3,18 @@
 The imports of torch, transformers and TRL take five seconds in a new interpreter, longer than most of what is tested.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -24,12 +26,14 @@ SERVER.set_forkserver_preload(
         "accelerate",
         "bm25s",
         "datasets",
+        "datasketch",
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
         "pebble",
         "peft",
         "pytest",
         "scipy.optimize",
+        "scipy.stats",
         "transformers.models.auto.modeling_auto",
         "transformers.models.qwen3.modeling_qwen3",
         "trl.scripts.utils",
@@ -68,6 +72,25 @@ def run(
         return subprocess.CompletedProcess([str(script), *flags], code, out.read_text(), err.read_text())
 
 
+def smoke(recipe: str | Path, folder: Path, *flags: str) -> tuple[Path, str]:
+    """The folder of a recipe's smoke, and what it printed."""
+    finished = run(recipe, "--smoke", "--output_dir", str(folder), *flags)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder, finished.stdout
+
+
+def loaded_lora(folder: Path, printed: str) -> int:
+    """Run the lines that a run printed to load its adapter, where rlft cannot be imported; count what it adds."""
+    lines = "\n".join(printed.partition("Load it:\n")[2].splitlines()[:3])
+    code = f"import sys; sys.modules['rlft'] = None\n{lines}\n"
+    with TemporaryDirectory() as elsewhere:
+        script = Path(elsewhere) / "load.py"
+        script.write_text(f"{code}print(sum('lora' in name for name, _ in model.named_parameters()))")
+        finished = run(script, cwd=folder)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return int(finished.stdout.split()[-1])
+
+
 def run_afresh(script: str | Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     """Run a script in an interpreter of its own, where it imports everything in its own order."""
     command = [sys.executable, str(script), *flags]
@@ -87,10 +110,7 @@ def begin(
     """Start a script; arguments as for `run`, and the files that its output is written to."""
     variables = dict(os.environ) | {"PYTHONPATH": str(ROOT)} | (environment or {})
     places = _places(processes) if processes > 1 else [{}]
-    begun: list[BaseProcess] = [
-        SERVER.Process(target=_work, args=(str(script), flags, str(cwd), variables | place, str(out), str(err)))
-        for place in places
-    ]
+    begun = [fork(_work, str(script), flags, str(cwd), variables | place, str(out), str(err)) for place in places]
     for process in begun:
         process.start()
     return begun
@@ -113,6 +133,16 @@ def wait(begun: Sequence[BaseProcess], timeout: float = 300) -> int:
             _killed(running)
         time.sleep(0.01)
     return failed or next((process.exitcode for process in begun if process.exitcode), 0)
+
+
+def fork(task: Callable[..., None], *args: Any) -> BaseProcess:
+    """A process, not yet started, that does a task where the libraries are imported."""
+    return SERVER.Process(target=_frozen, args=(task, *args))
+
+
+def _frozen(task: Callable[..., None], *args: Any) -> None:
+    gc.freeze()  # or every collection walks the heap of torch and transformers, and copies it
+    task(*args)
 
 
 def _killed(processes: Sequence[BaseProcess]) -> int:

@@ -11,9 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from rlft.cli import main
 from rlft.configure import ConfigurationError
-from rlft.tiny.model import tiny_model
-from rlft.tiny.tokenizer import char_tokenizer
 from tests.scripts import ROOT
+from tests.shared import write_model
 
 Checked = Callable[..., tuple[int, str]]
 Refused = Callable[..., str]
@@ -22,11 +21,7 @@ Refused = Callable[..., str]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer Qwen3 with its tokenizer."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = char_tokenizer()
-    tokenizer.save_pretrained(folder)
-    tiny_model(tokenizer, hidden=32, layers=2).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from trl import SFTConfig
 
 from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
+from tests.shared import ON_CPU
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -41,13 +42,7 @@ def settings(output: Any, **changes: Any) -> SFTConfig:
     """Five steps of plain gradient descent, which shows gradients as they are."""
     arguments: dict[str, Any] = {
         "output_dir": str(output),
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
+        **ON_CPU,
         "max_steps": 5,
         "learning_rate": 0.05,
         "optim": "sgd",

@@ -13,8 +13,8 @@ from rlft.evaluate.metrics import answer_match
 from rlft.record.folder import record_dir, save_config
 from rlft.record.provenance import save_provenance
 from rlft.record.rollouts import RolloutLog, RolloutRow
-from rlft.tiny.model import tiny_model
 from rlft.tiny.tokenizer import char_tokenizer
+from tests.shared import write_model
 
 CONFIGURATION: dict[str, Any] = {
     "recipe": {
@@ -37,11 +37,7 @@ CONFIGURATION: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random one-layer model."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = char_tokenizer()
-    tokenizer.save_pretrained(folder)
-    tiny_model(tokenizer, hidden=32, layers=1).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("base"), layers=1)
 
 
 @pytest.fixture(scope="session")

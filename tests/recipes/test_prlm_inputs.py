@@ -159,7 +159,8 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
 ) -> None:
     flags, message = BAD_INPUT[case]
     out = tmp_path / "run"
-    said = in_process(monkeypatch, *(flag.replace("{tmp}", str(inputs)) for flag in flags), "--output_dir", str(out))
+    given = [flag.replace("{tmp}", str(inputs)) for flag in flags]
+    said = in_process(monkeypatch, *FEW, *given, "--output_dir", str(out))
     assert message.replace("{out}", str(out)) in said
     assert not out.exists()
 

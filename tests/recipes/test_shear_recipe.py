@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from rlft.cli import main
@@ -78,15 +77,8 @@ def test_rlft_eval_finds_the_accuracy_that_the_run_found(
     assert greedy["models"]["base"]["value"] == own["accuracy/before_greedy"]
 
 
-def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str], tmp_path: Path) -> None:
-    lines = "\n".join(smoke[1].partition("Load it:\n")[2].splitlines()[:3])
-    code = (
-        f"import sys; sys.modules['rlft'] = None\n{lines}\nprint(sum('lora' in n for n, _ in model.named_parameters()))"
-    )
-    (tmp_path / "load.py").write_text(code)
-    finished = scripts.run(tmp_path / "load.py", cwd=smoke[0])
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert int(finished.stdout.split()[-1]) > 0
+def test_the_printed_lines_load_the_adapter_without_rlft(smoke: tuple[Path, str]) -> None:
+    assert scripts.loaded_lora(*smoke) > 0
 
 
 def test_the_folder_of_a_run_is_not_overwritten(smoke: tuple[Path, str]) -> None:
@@ -114,6 +106,11 @@ def data(folder: Path, rows: list[dict[str, Any]]) -> str:
 REWARDS = """
 def needs_hint(completions, hint, **kwargs):
     return [0.0] * len(completions)
+"""
+
+EVEN = """
+def even(completions, **kwargs):
+    return [float(text[-1:] in set("02468")) for text in completions]
 """
 
 BAD_INPUT = {
@@ -161,16 +158,18 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     assert not out.exists()
 
 
-def test_learning_shows_in_forty_steps(tmp_path: Path) -> None:
-    """Plain GRPO gains at least 0.16 in reward from its first ten steps to its fourth on every seed measured."""
-    torch.set_num_threads(1)
-    folder = tmp_path / "run"
-    finished = shear("--output_dir", str(folder), "--max_steps", "40", "--credit", "constant", "--eval_rows", "0")
+@pytest.mark.parametrize("credit", ["shear", "constant"])
+def test_learning_shows_in_sixteen_steps(credit: str, tmp_path: Path) -> None:
+    """Half of the answers are even at first; on the seeds measured 0.94 to 0.97 are at the end, with either credit."""
+    (tmp_path / "mine.py").write_text(EVEN)
+    task = ["--model_name_or_path", "tiny/addition-1", "--dataset_name", "tiny/addition-1", "--eval_rows", "0"]
+    flags = ["--reward_funcs", f"{tmp_path}/mine.py:even", "--max_steps", "16", "--per_device_train_batch_size", "64"]
+    finished = shear(*task, *flags, "--credit", credit, "--output_dir", str(tmp_path / "run"))
     assert finished.returncode == 0, finished.stderr[-3000:]
-    rows = [json.loads(line) for line in (folder / "record/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run/record/metrics.jsonl").read_text().splitlines()]
     rewards = [row["reward"] for row in rows if "reward" in row]
-    assert len(rewards) == 40
-    assert sum(rewards[30:]) / 10 >= sum(rewards[:10]) / 10 + 0.08
+    assert len(rewards) == 16
+    assert sum(rewards[12:]) / 4 >= sum(rewards[:4]) / 4 + 0.2
 
 
 def test_two_processes_run_the_recipe(tmp_path: Path) -> None:

@@ -30,10 +30,7 @@ ARMS = ["none", "real", "released", "recommended"]
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and printed text of one smoke run."""
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
-    finished = scripts.run_afresh(RECIPE, "--smoke", "--arms", *ARMS, "--output_dir", str(folder))
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return folder, finished.stdout
+    return scripts.smoke(RECIPE, tmp_path_factory.mktemp("runs") / "smoke", "--arms", *ARMS)
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:

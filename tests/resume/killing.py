@@ -14,7 +14,7 @@ from typing import Any
 from rlft.record.jsonl import read_jsonl
 from rlft.record.rollouts import read_rollouts
 from tests.resume.runs import METHODS, work
-from tests.scripts import SERVER
+from tests.scripts import fork
 
 EXACT = (
     *("*.safetensors", "*.arrow", "weights.jsonl", "dev.json", "dev-*", "trajectories-*", "lists-*", "scores-*"),
@@ -103,7 +103,7 @@ def run(
         Processor seconds used, and the exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    process: Any = SERVER.Process(target=work, args=(method, folder, models, folder.parent / f"{folder.name}.log"))
+    process: Any = fork(work, method, folder, models, folder.parent / f"{folder.name}.log")
     process.start()
     seconds, told = 0.0, False
     while process.is_alive():

@@ -5,8 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from rlft.resume.manifest import checkpoints, is_sealed, seal
 from rlft.resume.trainer import Resumable
 from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustCallback
+from tests import scripts
 from tests.export.test_pickles import Attack
 from tests.resume.killing import files, rows
 from tests.resume.runs import PROMPTS, dro, parity, prlm, shear, stoc
@@ -310,8 +309,8 @@ def test_sigterm_is_not_lost_where_only_the_best_are_saved(models: Path, tmp_pat
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-1"]
 
 
-def test_a_second_sigterm_ends_it_at_once_though_code_puts_the_handler_back() -> None:
-    code = """
+def test_a_second_sigterm_ends_it_at_once_though_code_puts_the_handler_back(tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text("""
 import os, signal
 from rlft.resume.termination import on_termination
 with on_termination(lambda: print("asked", flush=True)):
@@ -320,8 +319,8 @@ with on_termination(lambda: print("asked", flush=True)):
     signal.signal(signal.SIGTERM, handler)
     os.kill(os.getpid(), signal.SIGTERM)
     print("alive", flush=True)
-"""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+""")
+    ended = scripts.run(tmp_path / "twice.py")
     assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "asked\n")
 
 

@@ -29,6 +29,7 @@ from tests.rollouts.scripted import ScriptedPolicy, Shelf  # noqa: E402
 from tests.rollouts.vllm_stand_in import LLM  # noqa: E402
 from tests.rollouts.vllm_stand_in import engines as engines  # noqa: E402
 from tests.rollouts.vllm_stand_in import vllm as vllm  # noqa: E402
+from tests.shared import ON_CPU  # noqa: E402
 
 SHELF = Shelf({"ann": ["Zq | PASSAGE about ANN."], "bob": ["Zq | PASSAGE about BOB.", "Zq | PASSAGE two."]})
 OPTIONS = SearchOptions(
@@ -85,13 +86,7 @@ class Watched(SHEARTrainer):
 def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
+        **ON_CPU,
         "max_steps": 2,
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 8,

@@ -13,13 +13,12 @@ from rlft.rollouts.policy import GREEDY, Draw, Generation, Sampling
 from rlft.rollouts.row_cache import RowLayer
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.tiny.model import tiny_model
-from tests.rollouts.test_transformers_policy import (  # noqa: F401
+from tests.rollouts.test_transformers_policy import (
     PAD,
     STOPS,
     TOKENIZER,
     VOCABULARY,
     fed_to,
-    one_thread,
     same,
     sliding_model,
     teacher_forced,

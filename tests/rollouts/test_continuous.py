@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,14 +19,6 @@ TOKENIZER = char_tokenizer()
 VOCABULARY = len(TOKENIZER)
 STOPS = frozenset(range(30))
 SMALL = {"num_blocks": 256, "page_size": 16, "max_batch_tokens": 512}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

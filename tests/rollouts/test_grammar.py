@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,14 +145,6 @@ def test_impossible_sizes_are_refused(count: int, size: int) -> None:
 def test_what_begins_no_list_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="begin none|follows a list"):
         ListGrammar(FRAME, 4, 2).allowed(FRAME.turn_ids(text)[:-1])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

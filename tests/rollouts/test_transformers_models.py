@@ -20,14 +20,13 @@ from rlft.compat import generation_model
 from rlft.rollouts.policy import GREEDY, Draw, Sampling
 from rlft.rollouts.transformers_policy import TransformersPolicy
 from rlft.tiny.model import tiny_model
-from tests.rollouts.test_transformers_policy import (  # noqa: F401
+from tests.rollouts.test_transformers_policy import (
     END,
     PAD,
     STOPS,
     TOKENIZER,
     VOCABULARY,
     mixed_draws,
-    one_thread,
     same,
     teacher_forced,
 )

@@ -31,14 +31,6 @@ STOPS = frozenset(range(30))
 """So many that a random model meets one within a few tokens."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def model() -> Qwen3ForCausalLM:
     return tiny_model(TOKENIZER, hidden=32, layers=2)

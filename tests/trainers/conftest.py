@@ -9,9 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from rlft.tiny.model import tiny_model
-from rlft.tiny.tokenizer import char_tokenizer
 from rlft.trainers.round_models import RoundModels
+from tests.shared import ON_CPU, write_model
 
 PROMPTS = ["1+1=", "22+3=", "4+56=", "7+8="]
 
@@ -24,11 +23,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer Qwen3 with its tokenizer."""
-    folder = tmp_path_factory.mktemp("random-model")
-    tokenizer = char_tokenizer()
-    tokenizer.save_pretrained(folder)
-    tiny_model(tokenizer, hidden=32, layers=2).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("random-model"))
 
 
 @pytest.fixture
@@ -54,13 +49,7 @@ def grpo_arguments(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def arguments(**changes: Any) -> dict[str, Any]:
         return {
             "output_dir": str(tmp_path / "run"),
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
+            **ON_CPU,
             "max_steps": 2,
             "learning_rate": 1e-2,
             "per_device_train_batch_size": 16,

@@ -19,6 +19,7 @@ from rlft.tiny.model import tiny_model
 from rlft.tiny.word_tokenizer import word_tokenizer
 from rlft.tiny.words import SELECTION_WORDS
 from rlft.trainers.dro import DROConfig, DROTrainer
+from tests.shared import ON_CPU
 
 WORDS = [*SELECTION_WORDS, "answer", "where"]
 """Of the questions, and of what the tests say besides."""
@@ -70,13 +71,7 @@ def config(folder: Path, **changes: Any) -> DROConfig:
         "num_train_epochs": 1,
         "learning_rate": 1e-2,
         "shard_questions": 3,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "logging_steps": 1,
+        **ON_CPU,
         "seed": 3,
     }
     return DROConfig(**(settings | changes))

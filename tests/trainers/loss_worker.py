@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 
 from rlft import PrLMConfig, PrLMTrainer, SHEARConfig, SHEARTrainer
+from tests.shared import ON_CPU
 from tests.trainers.conftest import PROMPTS, parity
 from tests.trainers.prlm_runs import SAID, training_rows
 
@@ -22,13 +23,7 @@ def settings(output: str, processes: int) -> dict[str, Any]:
     """Two steps on each of two batches, so that ratios leave 1, with a penalty that sees where the policy went."""
     return {
         "output_dir": output,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "logging_steps": 1,
+        **ON_CPU,
         "max_steps": 4,
         "num_iterations": 2,
         "beta": 0.1,

@@ -14,6 +14,7 @@ from datasets import Dataset
 from rlft import SHEARConfig, SHEARTrainer
 from rlft.credit import Group
 from rlft.trainers.trust import TrustCallback
+from tests.shared import ON_CPU
 from tests.trainers.conftest import PROMPTS, parity
 
 ROWS = 24
@@ -64,13 +65,7 @@ def trainer_of(name: str, model: str, output: str, processes: int) -> Saving:
             "output_dir": f"{output}/{name}",
             "window": 4,
             "stride": 2,
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "logging_steps": 1,
+            **ON_CPU,
             "on_alarm": "stop",  # which has processes agree on every log
             "max_steps": 1,
             "per_device_train_batch_size": ROWS // processes,

@@ -23,6 +23,7 @@ from rlft.trainers.dro_steps import DROSteps
 from rlft.trainers.em_learning import Learning
 from tests import scripts
 from tests.trainers.dro_runs import STEPWISE, Finder, asked, bare, finished_run, left, outcome, questions, rows, trainer
+from tests.trainers.killing import Killed, killed_at
 from tests.trainers.processes import assert_same_end, assert_same_losses, losses
 
 ADAPTER = "adapter_model.safetensors"
@@ -38,23 +39,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(run: Path) -> Path:
     return run.parent / "dro-base"
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside."""
-
-
-def killed_at(owner: Any, name: str, call: int) -> Callable[..., Any]:
-    """A function that dies instead of doing what it is called for the `call`-th time."""
-    original, calls = getattr(owner, name), []
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        if len(calls) == call:
-            raise Killed(name)
-        return original(*args, **kwargs)
-
-    return function
 
 
 def torn_save(self: WeightedSFTTrainer, folder: str, **kwargs: Any) -> None:

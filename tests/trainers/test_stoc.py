@@ -207,10 +207,23 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
+@pytest.fixture(scope="module")
+def whole(theta_0: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Folder of a run of small shards that nobody disturbed, and its weights."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    one = trainer(theta_0, folder, shard_items=8)
+    one.train()
+    return folder, weights(one.model)
+
+
 @pytest.mark.parametrize("place", ["_seeds", "write_items", "_sort_out", "_mix"])
-def test_a_killed_stage_goes_on(theta_0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    whole = trainer(theta_0, tmp_path / "whole", shard_items=8)
-    whole.train()
+def test_a_killed_stage_goes_on(
+    whole: tuple[Path, dict[str, torch.Tensor]],
+    theta_0: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
     owner: Any = stoc_replay if place == "write_items" else stoc_replay.Replay
     calls, real = 0, getattr(owner, place)
 
@@ -224,13 +237,14 @@ def test_a_killed_stage_goes_on(theta_0: Path, tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(owner, place, dies)
         with pytest.raises(Stop):
-            trainer(theta_0, tmp_path / "killed", shard_items=8).train()
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed/replay").glob("*-0*")}
-    again = trainer(theta_0, tmp_path / "killed", shard_items=8)
+            trainer(theta_0, tmp_path, shard_items=8).train()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "replay").glob("*-0*")}
+    again = trainer(theta_0, tmp_path, shard_items=8)
     again.train()
-    assert all((tmp_path / "killed/replay" / name).stat().st_mtime_ns == time for name, time in before.items())
-    assert mixed(tmp_path / "killed") == mixed(tmp_path / "whole")
-    assert all(torch.equal(weight, weights(again.model)[name]) for name, weight in weights(whole.model).items())
+    assert all((tmp_path / "replay" / name).stat().st_mtime_ns == time for name, time in before.items())
+    folder, expected = whole
+    assert mixed(tmp_path) == mixed(folder)
+    assert all(torch.equal(weight, weights(again.model)[name]) for name, weight in expected.items())
 
 
 class StopAt(TrainerCallback):

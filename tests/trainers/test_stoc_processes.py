@@ -12,10 +12,13 @@ from tests import scripts
 from tests.trainers.processes import assert_same_end
 
 ARMS = ("released", "ewc")
+TASK = "tiny/biographies-small"
 
 
 def run(folder: Path, processes: int) -> Path:
-    shared = ("--smoke", "--arms", *ARMS, "--output_dir", str(folder))
+    """The model as a folder, which two processes need not warm up in an interpreter of its own."""
+    named = ("--model_name_or_path", str(warm_start(TASK, 0)), "--dataset_name", TASK)
+    shared = ("--smoke", *named, "--arms", *ARMS, "--output_dir", str(folder))
     batch = ("--per_device_train_batch_size", str(8 // processes), "--learn_after_end", "false")
     finished = scripts.run(scripts.ROOT / "recipes/stoc.py", *shared, *batch, processes=processes)
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -27,7 +30,7 @@ def test_two_processes_equal_one(arm: str, both: tuple[Path, Path]) -> None:
     one, two = (folder / arm for folder in both)
     if arm == "released":
         assert (one / "replay/mix.jsonl.gz").read_bytes() == (two / "replay/mix.jsonl.gz").read_bytes()
-    start = load_file(warm_start("tiny/biographies-small", 0) / "model.safetensors")
+    start = load_file(warm_start(TASK, 0) / "model.safetensors")
     assert_same_end(start, *(load_file(folder / "model.safetensors") for folder in (one, two)))
     losses = [
         [row["loss"] for row in read_jsonl(folder / "record/metrics.jsonl") if "loss" in row] for folder in (one, two)
