@@ -56,7 +56,8 @@ class RoundHealth:
         begun = [line for line in new if not line["over"]]
         if begun and self.args.on_alarm == "stop":
             said = " ".join(f"{line['rule']}: {line['message']}" for line in begun)
-            raise HealthError(f"round {current.number}, {said} Figures: weights.json and dev.json in {current.folder}.")
+            message = f"round {current.number}, {said} Figures: weights.json and dev.json in {current.folder}."
+            raise HealthError(message, way_on="--on_alarm warn")
 
     def _weights(self, current: Round) -> dict[str, Any]:
         """Figures of the E-step; round 0 has none."""

@@ -54,8 +54,11 @@ def test_alarms_of_rounds_stand_beside_those_of_steps_and_are_said_once(
 
 
 def test_a_run_that_is_to_stop_ends_with_the_round_and_goes_on_after_it(tmp_path: Path) -> None:
-    with pytest.raises(HealthError, match=r"round 1, dropped_questions: .* Figures: weights\.json and dev\.json in "):
+    with pytest.raises(
+        HealthError, match=r"round 1, dropped_questions: .* Figures: weights\.json and dev\.json in "
+    ) as end:
         judged(tmp_path, kept=1, on_alarm="stop")
+    assert "--resume_from_checkpoint true --on_alarm warn goes on" in end.value.what_now(tmp_path)
     assert len(judged(tmp_path, kept=1, on_alarm="stop")) == 2
 
 
