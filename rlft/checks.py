@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from rlft.configure import ConfigurationError
 from rlft.retrieval.passage import RetrievalError
 from rlft.rewards import RewardError
 
-REFUSALS = (ValueError, OSError, ImportError, FloatingPointError, RetrievalError, RewardError)
+REFUSALS = (ValueError, OSError, ImportError, FloatingPointError, RetrievalError, RewardError, TemplateError)
 """What a step may raise for something that the user can put right."""
 
 
@@ -28,7 +30,7 @@ def refusals() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise SystemExit("\ninterrupted before training began.") from interrupt
     except REFUSALS as error:
-        raise ConfigurationError(" ".join(str(error).splitlines())) from error  # the Hub's messages have several
+        raise ConfigurationError(" ".join(_said(error).splitlines())) from error  # the Hub's messages have several
 
 
 class Fault(NamedTuple):
@@ -87,7 +89,7 @@ class Checks:
         try:
             return step(*inputs, **options)
         except REFUSALS as error:
-            self.refuse(topic, str(error))
+            self.refuse(topic, _said(error))
             return MISSING
 
     def refuse(self, topic: str, message: str) -> None:
@@ -104,3 +106,9 @@ class Checks:
     def notes(self) -> list[str]:
         """Warnings as lines for a recipe to print."""
         return [f"note: {warning.message}" for warning in self.warnings]
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TemplateError):
+        return f"the chat template cannot be used: {error}. Mend the model's chat_template.jinja."
+    return str(error)

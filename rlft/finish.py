@@ -27,6 +27,7 @@ from rlft.report.write import report_line
 from rlft.resume.find import NothingToResume
 from rlft.resume.manifest import checkpoints, is_sealed
 from rlft.rewards import RewardError
+from rlft.saved import drop_blank_card
 from rlft.trainers.best import BestCheckpoint, best_row
 from rlft.trainers.health import HealthError
 from rlft.trainers.trust import TrustCallback, TrustError, check_adapter
@@ -104,6 +105,8 @@ def train_and_save(
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = trainer.spent()["seconds"]
     trainer.save_model(str(args.output_dir))
+    if args.should_save:
+        drop_blank_card(Path(args.output_dir))
     if held_out:
         held_out.evaluate("after")  # once the adapter is safe on disk
     return trust.report, seconds

@@ -191,10 +191,12 @@ def _accuracy_rows(held_out: dict[str, Metrics], shown: Mapping[str, str]) -> Li
 
 def _run_rows(trainer: Any, plan: EMPlan, seconds: float) -> Lines:
     metric = trainer.args.metric_for_best_model
-    by_round = ", ".join(f"{metrics[metric]:.3f}" for metrics in trainer.history)
+    chosen = [("best round", f"{trainer.best}, the last one (metric_for_best_model=round)")]
+    if metric != "round":
+        by_round = ", ".join(f"{metrics[metric]:.3f}" for metrics in trainer.history)
+        chosen = [(f"dev {metric} by round", by_round), ("best round", f"{trainer.best}")]
     return [
-        (f"dev {metric} by round", by_round),
-        ("best round", f"{trainer.best}"),
+        *chosen,
         (
             "seconds",
             f"{seconds:.0f} training and evaluation, {time.perf_counter() - plan.started:.0f} in this process",

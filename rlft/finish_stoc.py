@@ -29,6 +29,7 @@ from rlft.record.stages import AnotherRun
 from rlft.record.summary import summary_table
 from rlft.report.write import report_line
 from rlft.resume.find import NothingToResume
+from rlft.saved import drop_blank_card
 from rlft.tiny.stated import audit
 from rlft.trainers.health import HealthError
 from rlft.trainers.stoc_options import STOCOptions
@@ -97,6 +98,8 @@ class Report:
             trust.remember(trainer.model)
             trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
             trainer.save_model(str(folder))
+            if self._main:
+                drop_blank_card(folder)
             after = self._ask(trainer)
         if self._main:
             found = {

@@ -15,6 +15,7 @@ SAFETENSORS = {"use_safetensors": True}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODEL_CONFIG, MODEL_WEIGHTS, MODEL_INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_BLANK = ("[More Information Needed]", "fine-tuned version of [None]")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,13 @@ def load_tokenizer(saved: SavedModel) -> Any:
         return AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(f"{place} has no tokenizer: {' '.join(str(error).split())[:400]}") from error
+
+
+def drop_blank_card(folder: Path) -> None:
+    """Delete the model card that PEFT and TRL save when they know no base; `rlft export` writes one with content."""
+    card = folder / "README.md"
+    if card.is_file() and any(mark in card.read_text(encoding="utf-8") for mark in _BLANK):
+        card.unlink()
 
 
 def _named_files(folder: Path) -> Iterator[str]:

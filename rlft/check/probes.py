@@ -117,7 +117,7 @@ def findings(probed: Probed) -> tuple[list[str], list[str]]:
     """What is wrong with the rewards, and what to look at.
 
     Returns:
-        (faults, warnings): a fault is that doing nothing earns as much as the answer.
+        (faults, warnings): a fault is that doing nothing earns as much as the answer, or that there is no score.
     """
     faults: list[str] = []
     warnings: list[str] = []
@@ -126,8 +126,12 @@ def findings(probed: Probed) -> tuple[list[str], list[str]]:
         means = {name: probed.mean(reward, name) for name in probed.scores[reward]}
         known = {name: value for name, value in means.items() if value is not None}
         gold, low, high = known.get("gold"), min(known.values(), default=0.0), max(known.values(), default=0.0)
-        if gold is None:
+        if not known and reward == decisive:
+            faults.append(f"{reward} returned None for every probe: a run ends at its first batch.")
+        elif gold is None:
             warnings.append(f"{reward} applies to none of the rows with their gold answers: it returned None.")
+        elif _same(low, high) and high and reward == decisive:
+            faults.append(f"{reward} gives all probes {high:g}: an empty completion gets as much as the gold answer.")
         elif _same(low, high):
             warnings.append(
                 f"{reward} gives all probes {high:g}: it does not tell a right answer from an empty one. If it wants "

@@ -22,6 +22,7 @@ from rlft.record.jsonl import json_lines, read_jsonl
 from rlft.record.progress import ShortProgress
 from rlft.resume.find import holds_run
 from rlft.rollouts.demonstration import demonstration
+from rlft.saved import drop_blank_card
 from rlft.trainers.em_config import FREE_TO_CHANGE
 from rlft.trainers.health import HealthCallback
 from rlft.trainers.rolls import Rolls
@@ -81,6 +82,7 @@ class Learning:
         if demonstrations is None:
             if PartialState().is_main_process:
                 model.save_pretrained(str(self.folder(current)))
+                drop_blank_card(self.folder(current))
                 self.rolls.tokenizer.save_pretrained(str(self.folder(current)))
             return
         shown = (demonstration(row["messages"], self.rolls.frame) for row in demonstrations)
@@ -125,6 +127,8 @@ class Learning:
             _forget_rows(trainer.record / "metrics.jsonl", {"round": current.number, **role})
         trainer.train(resume_from_checkpoint=begun)
         trainer.save_model(str(self.folder(current)))
+        if PartialState().is_main_process:
+            drop_blank_card(self.folder(current))
         trainer.accelerator.wait_for_everyone()
         return {name: trust.report[name] for name in REPORTED if name in trust.report}
 

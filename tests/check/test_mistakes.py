@@ -1,4 +1,4 @@
-"""The five commonest mistakes end in one short message that names the fix, in `rlft check` and in the recipe itself."""
+"""The commonest mistakes end in one short message that names the fix, in `rlft check` and in the recipe itself."""
 
 from pathlib import Path
 
@@ -25,6 +25,10 @@ MISTAKES = {
         ["--model_name_or_path", "{tmp}/bare"],
         ["neither an end token nor a pad token", "set tokenizer.eos_token and tokenizer.pad_token"],
     ),
+    "chat template that is no Jinja": (
+        ["--model_name_or_path", "{tmp}/torn", "--system_prompt", "Add."],
+        ["the chat template cannot be used: ", "Mend the model's chat_template.jinja."],
+    ),
     "misspelt adapter target": (
         ["--lora_target_modules", "q_prj"],
         ["'q_prj' matches no module", "q_proj", "set --lora_target_modules"],
@@ -40,6 +44,10 @@ def setting(tmp_path: Path, model: Path, rows: Path) -> list[str]:
     bare.pad_token = bare.eos_token = None
     bare.save_pretrained(tmp_path / "bare")
     (tmp_path / "bare/config.json").write_bytes((model / "config.json").read_bytes())
+    torn = AutoTokenizer.from_pretrained(model)
+    torn.chat_template = "{% for message in messages %}{{ message['content'] {% endfor %}"
+    torn.save_pretrained(tmp_path / "torn")
+    (tmp_path / "torn/config.json").write_bytes((model / "config.json").read_bytes())
     small = ["--per_device_train_batch_size", "16", "--eval_rows", "8"]
     return ["--model_name_or_path", str(model), "--dataset_name", str(rows), *small]
 

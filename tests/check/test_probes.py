@@ -26,6 +26,14 @@ def polite(completions: list[str], **_: Any) -> list[float]:
     return [1.0 - float("rude" in text) for text in completions]
 
 
+def sure(completions: list[str], **_: Any) -> list[float]:
+    return [float("I am sure" in text) for text in completions]
+
+
+def silent(completions: list[str], **_: Any) -> list[None]:
+    return [None] * len(completions)
+
+
 def brief(completions: list[str], **_: Any) -> list[float]:
     return [-float(len(text)) for text in completions]
 
@@ -62,10 +70,21 @@ def test_nothing_that_pays_more_than_the_answer_is_a_fault() -> None:
 
 
 def test_a_reward_that_tells_nothing_apart_asks_for_its_form() -> None:
-    faults, (warning,) = findings(tried(polite))
+    faults, (warning,) = findings(tried(sure))
     assert faults == []
-    assert "polite gives all probes 1" in warning
+    assert "sure gives all probes 0" in warning
     assert "--gold" in warning
+
+
+def test_a_reward_that_pays_for_everything_or_never_scores_is_a_fault() -> None:
+    assert findings(tried(polite)) == (
+        ["polite gives all probes 1: an empty completion gets as much as the gold answer."],
+        [],
+    )
+    assert findings(tried(silent)) == (["silent returned None for every probe: a run ends at its first batch."], [])
+    faults, warnings = findings(tried(exact, polite, silent))
+    assert faults == []
+    assert [text.split()[0] for text in warnings] == ["polite", "silent"]
 
 
 def test_the_total_decides_among_several() -> None:

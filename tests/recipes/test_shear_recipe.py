@@ -41,6 +41,7 @@ def test_smoke_leaves_a_whole_run(smoke: tuple[Path, str]) -> None:
     assert sum("reward" in step for step in steps) == 5
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert '<section id="rollouts">' in (folder / "report.html").read_text()
+    assert not (folder / "README.md").exists(), "PEFT's card with nothing filled in"
     for line in ("held-out accuracy, sampled", "held-out accuracy, greedy", "distance from start", "adapter"):
         assert line in text
 
