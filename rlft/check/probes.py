@@ -12,10 +12,13 @@ a run, a wrong count or an exception, stops here.
 """
 
 import asyncio
+import faulthandler
 import inspect
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +33,8 @@ ROWS = 8
 """Rows that are probed."""
 CHEATS = ("empty", "prompt copy")
 """What must never earn as much as the answer."""
+GRACE = 10.0
+"""Seconds after a reward's limit at which one that no exception can reach, in compiled code, ends the process."""
 _NOT_PASSED = ("prompt", "completion", "completion_ids")
 
 Row = Mapping[str, Any]
@@ -95,7 +100,8 @@ def probe(
     weighed = dict(zip(functions, weights or [1.0] * len(functions), strict=False))
     answers = [str(row.get("answer", "")) for row in rows]
     others = [next((one for one in answers[at:] + answers[:at] if one != own), own) for at, own in enumerate(answers)]
-    score = _Scorer(functions, rows, encode or _words)
+    score = _Scorer(functions, rows, encode or _words, timeout + GRACE)
+    print(f"trying {', '.join(functions)}", file=sys.stderr)  # noqa: T201
     tried = {form: score([_spell(form, answer) for answer in answers]) for form in forms}
     best = max(tried, key=lambda form: sum(_total(tried[form], weighed)))
     gold = [_spell(best, answer) for answer in answers]
@@ -160,10 +166,12 @@ def _finding(reward: str, name: str, score: float, gold: float) -> str:
 class _Scorer:
     """Calls the rewards as TRL does; keeps the time of the slowest call of each."""
 
-    def __init__(self, functions: Mapping[str, Any], rows: Sequence[Row], encode: Callable[[str], list[int]]):
+    def __init__(
+        self, functions: Mapping[str, Any], rows: Sequence[Row], encode: Callable[[str], list[int]], limit: float
+    ):
         from transformers import TrainerState
 
-        self.functions, self.rows, self.encode = functions, rows, encode
+        self.functions, self.rows, self.encode, self.limit = functions, rows, encode, limit
         names = [name for name in (rows[0] if rows else {}) if name not in _NOT_PASSED]
         self.passed = {name: [row[name] for row in rows] for name in names} | {
             "prompts": [row["prompt"] for row in rows],
@@ -181,14 +189,25 @@ class _Scorer:
         for name, fn in self.functions.items():
             started = time.perf_counter()
             try:
-                scores = fn(completions=completions, completion_ids=ids, **self.passed)
-                if inspect.isawaitable(scores):
-                    scores = asyncio.run(_awaited(scores))
+                with ends_after(self.limit):
+                    scores = fn(completions=completions, completion_ids=ids, **self.passed)
+                    if inspect.isawaitable(scores):
+                        scores = asyncio.run(_awaited(scores))
             except RewardError as error:
                 raise RewardError(_placed(error)) from error
             self.seconds[name] = max(self.seconds.get(name, 0.0), time.perf_counter() - started)
             found[name] = [None if score is None else float(score) for score in scores]
         return found
+
+
+@contextmanager
+def ends_after(seconds: float) -> Iterator[None]:
+    """End the process, saying on stderr in which line it hangs, if the block takes longer."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _placed(error: RewardError) -> str:

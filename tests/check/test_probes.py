@@ -1,12 +1,14 @@
 """Rewards of known worth, and what the probes say of them."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlft.check.probes import findings, probe, spellings
+from rlft.check.probes import ends_after, findings, probe, spellings
 from rlft.cli import main
 from rlft.rewards import RewardError
 
@@ -85,6 +87,16 @@ def test_a_reward_that_pays_for_everything_or_never_scores_is_a_fault() -> None:
     faults, warnings = findings(tried(exact, polite, silent))
     assert faults == []
     assert [text.split()[0] for text in warnings] == ["polite", "silent"]
+
+
+def test_a_reward_that_no_exception_reaches_ends_the_process_with_its_place(capfd: pytest.CaptureFixture[str]) -> None:
+    child = os.fork()
+    if not child:
+        with ends_after(0.2):
+            re.match("(a+)+$", "a" * 64 + "b")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert "in test_a_reward_that_no_exception_reaches" in capfd.readouterr().err
 
 
 def test_the_total_decides_among_several() -> None:
